@@ -77,6 +77,7 @@ SELECT name AS channel, CAST(sum(amount) AS bigint) AS attempts FROM leadloop.co
  WHERE kind = 'attempt' AND span = 'ever' AND since = '-infinity' AND campaign_id = :campaign
  GROUP BY name HAVING sum(amount) > 0 ORDER BY name
 """)
+_IS_UPGRADED = text("SELECT is_complete FROM leadloop_monitor.schema_upgrade")
 _OPEN_OPT_OUTS = text("""
 SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
        count(*) FILTER (WHERE status = 'failed') AS failed
@@ -84,10 +85,24 @@ SELECT count(*) FILTER (WHERE status = 'requested') AS requested,
  WHERE status IN ('requested', 'failed') AND campaign_id = ANY(:ids)
 """)
 
-# From the view, which the data team's login may read.
-_REJECTIONS_BY_VIEW = text("""
-SELECT campaign_id, reason, leads, sample_lead_ids FROM leadloop_monitor.rejections
- WHERE campaign_id = ANY(:ids) ORDER BY leads DESC, campaign_id, reason LIMIT 100
+#: The most reasons of a campaign that `list_rejections` lists.
+MAX_REASONS = 100
+# From the view, which the data team's login may read. Joined with itself, so that samples are
+# looked for after the cut.
+_REJECTIONS_BY_VIEW = text(f"""
+SELECT ranked.campaign_id, ranked.reason, ranked.leads, sampled.sample_lead_ids, all_reasons,
+       all_leads
+  FROM (SELECT campaign_id, reason, leads,
+               row_number() OVER (PARTITION BY campaign_id ORDER BY leads DESC, reason) AS place,
+               count(*) OVER (PARTITION BY campaign_id) AS all_reasons,
+               CAST(sum(leads) OVER (PARTITION BY campaign_id) AS bigint) AS all_leads
+          FROM leadloop_monitor.rejections WHERE campaign_id = ANY(:ids)) AS ranked
+  JOIN leadloop_monitor.rejections AS sampled
+         ON sampled.campaign_id = ANY(:ids) AND sampled.campaign_id = ranked.campaign_id
+        AND coalesce(sampled.reason, '') = coalesce(ranked.reason, '')
+        AND sampled.reason IS NOT DISTINCT FROM ranked.reason
+ WHERE place <= {MAX_REASONS}
+ ORDER BY leads DESC, campaign_id, reason
 """)
 
 Rows = list[dict[str, Any]]
@@ -156,6 +171,11 @@ def list_rate_budgets(connection: Connection) -> Rows:
     return _fetch_rows(connection, _RATE_BUDGETS)
 
 
+def is_upgrade_complete(connection: Connection) -> bool:
+    """Return whether the views count all rows, also those from before an upgrade of the schema."""
+    return bool(connection.execute(_IS_UPGRADED).scalar_one())
+
+
 def count_open_opt_outs(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
     """Count the opt-outs that are `requested` and those that have `failed`."""
     return dict(connection.execute(_OPEN_OPT_OUTS, {"ids": list(ids)}).one()._mapping)
@@ -167,7 +187,10 @@ def count_rejections(connection: Connection, campaign_id: str) -> Rows:
 
 
 def list_rejections(connection: Connection, ids: Sequence[str]) -> Rows:
-    """List rows of the view `rejections`, the most frequent reason first; at most 100."""
+    """List rows of the view `rejections`, the most frequent reason first.
+
+    At most MAX_REASONS of a campaign. `all_reasons` and `all_leads` count those left out too.
+    """
     return _fetch_rows(connection, _REJECTIONS_BY_VIEW, ids=list(ids))
 
 
@@ -190,12 +213,14 @@ class CampaignStatus:
     """Where campaigns stand: rows of the views `campaign_health`, `problems` and others.
 
     Attributes:
+        upgrade_complete: whether the figures count the rows from before an upgrade too.
         rejections: None: they were not read, because no campaign was named and there are several.
     """
 
     campaigns: Rows
     problems: Rows
     latencies: Rows
+    upgrade_complete: bool
     rejections: Rows | None
 
 
@@ -211,6 +236,7 @@ def read_status(connection: Connection, ids: Sequence[str]) -> CampaignStatus:
         campaigns=add_health(figures, problems),
         problems=problems,
         latencies=list_latencies(connection, ids),
+        upgrade_complete=is_upgrade_complete(connection),
         rejections=list_rejections(connection, named) if ids or len(named) == 1 else None,
     )
 

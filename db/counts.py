@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 
 from db.database import Database
 from db.schema import are_counts_filled
-from db.schema.counting import KEY, TABLES, TOTALS, select_tries, spread_spans
+from db.schema.counting import DIGEST, TABLES, TOTALS, select_tries, spread_spans
 
 #: The most changes that one transaction folds.
 FOLD_LIMIT = 20_000
@@ -32,22 +32,22 @@ WITH gone AS (
     {gone} RETURNING *
 ), stored AS (
     INSERT INTO leadloop.counts AS kept
-           (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
-    SELECT kind, span, since, campaign_id, {KEY} AS key, name, detail, sum(amount), sum(marked),
-           sum(cost)
+           (kind, span, since, campaign_id, digest, name, detail, amount, marked, cost)
+    SELECT kind, span, since, campaign_id, {DIGEST} AS digest, name, detail, sum(amount),
+           sum(marked), sum(cost)
       FROM ({changes}) AS change
      GROUP BY kind, span, since, campaign_id, name, detail
     HAVING sum(amount) <> 0 OR sum(marked) <> 0 OR sum(cost) <> 0
-     ORDER BY kind, span, since, campaign_id, key
-    ON CONFLICT (kind, span, since, campaign_id, key) DO UPDATE
+     ORDER BY kind, span, since, campaign_id, digest
+    ON CONFLICT (kind, span, since, campaign_id, digest) DO UPDATE
        SET amount = kept.amount + excluded.amount, marked = kept.marked + excluded.marked,
            cost = CASE WHEN kept.cost IS NULL THEN excluded.cost
                        ELSE kept.cost + coalesce(excluded.cost, 0) END
-    RETURNING kind, span, since, campaign_id, key, amount
+    RETURNING kind, span, since, campaign_id, digest, amount
 )
 -- As text: Python has no infinite times.
 SELECT (SELECT count(*) FROM gone) AS changes, kind, span, CAST(since AS text) AS since,
-       campaign_id, key
+       campaign_id, digest
   FROM (VALUES (0)) AS one LEFT JOIN stored ON stored.amount = 0
 """
 
@@ -65,8 +65,7 @@ _FOLD_TRIES = text(_build_fold("DELETE FROM leadloop.attempt_changes", select_tr
 _DELETE_EMPTY = text("""
 DELETE FROM leadloop.counts
  WHERE kind = :kind AND span = :span AND since = CAST(:since AS timestamptz)
-   AND campaign_id = :campaign_id
-   AND key = :key AND amount = 0
+   AND campaign_id = :campaign_id AND digest = :digest AND amount = 0
 """)
 
 _SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
@@ -80,23 +79,38 @@ _OF_CAMPAIGN = "(CAST(:campaign AS text) IS NULL OR campaign_id = :campaign)"
 _IS_TOTAL = "span IN ('total hour', 'total day')"
 _PAIRS = ", ".join(str(pair) for pair in TOTALS)
 _TOTAL_PAIRS = ", ".join(str((kind, f"total {span}")) for kind, span in TOTALS)
+# The periods of the campaign, whose totals alone are built again. Sums of 0 keep its former ones.
+_PERIODS = f"""
+    SELECT kind, span, since FROM leadloop.counts
+     WHERE campaign_id = :campaign AND NOT {_IS_TOTAL}"""
 _RECOUNT = [
     text(statement)
     for statement in (
         f"DELETE FROM leadloop.count_changes WHERE {_OF_CAMPAIGN}",
         f"DELETE FROM leadloop.attempt_changes WHERE {_OF_CAMPAIGN}",
-        f"DELETE FROM leadloop.counts WHERE {_OF_CAMPAIGN} OR {_IS_TOTAL}",
+        "DELETE FROM leadloop.counts WHERE CAST(:campaign AS text) IS NULL",
+        f"""
+UPDATE leadloop.counts SET amount = 0, marked = 0, cost = NULL
+ WHERE campaign_id = :campaign AND NOT {_IS_TOTAL}""",
         f"""
 INSERT INTO leadloop.counts
-       (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
-SELECT kind, span, since, campaign_id, {KEY}, name, detail, amount, marked, cost
-  FROM leadloop.counts_from_rows WHERE {_OF_CAMPAIGN}""",
+       (kind, span, since, campaign_id, digest, name, detail, amount, marked, cost)
+SELECT kind, span, since, campaign_id, {DIGEST}, name, detail, amount, marked, cost
+  FROM leadloop.counts_from_rows WHERE {_OF_CAMPAIGN}
+    ON CONFLICT (kind, span, since, campaign_id, digest) DO UPDATE
+       SET amount = excluded.amount, marked = excluded.marked, cost = excluded.cost""",
+        f"""
+DELETE FROM leadloop.counts
+ WHERE {_IS_TOTAL} AND (kind, replace(span, 'total ', ''), since) IN ({_PERIODS})""",
         f"""
 INSERT INTO leadloop.counts
-       (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
-SELECT kind, 'total ' || span, since, '', key, name, detail, sum(amount), sum(marked), sum(cost)
-  FROM leadloop.counts WHERE (kind, span) IN ({_PAIRS})
- GROUP BY kind, span, since, key, name, detail""",
+       (kind, span, since, campaign_id, digest, name, detail, amount, marked, cost)
+SELECT kind, 'total ' || span, since, '', digest, name, detail, sum(amount), sum(marked), sum(cost)
+  FROM leadloop.counts
+ WHERE (kind, span) IN ({_PAIRS})
+   AND (CAST(:campaign AS text) IS NULL OR (kind, span, since) IN ({_PERIODS}))
+ GROUP BY kind, span, since, digest, name, detail HAVING sum(amount) <> 0""",
+        "DELETE FROM leadloop.counts WHERE campaign_id = :campaign AND amount = 0",
     )
 ]
 _UNCOUNTED = text("""
@@ -174,6 +188,7 @@ def recount(connection: Connection, campaign_id: str | None = None) -> None:
     """Count the rows of a campaign, or of all, from scratch; no writer waits meanwhile.
 
     A change and its rows commit together, so one snapshot has both or neither. Only folds wait.
+    Totals are those of the periods in which the campaign has sums, or had some.
 
     Args:
         connection: a transaction that has executed nothing.

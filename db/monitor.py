@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import Connection, Row, TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from db.campaign_status import MetricsSnapshot, add_health, read_metrics
+from db.campaign_status import MetricsSnapshot, add_health, is_upgrade_complete, read_metrics
 from db.database import Database, DatabaseError
 from leadloop.core.errors import LeadloopError
 
@@ -144,7 +144,7 @@ SELECT day, NULL AS campaign_id, max(p95_s) AS p95_s FROM leadloop_monitor.disab
  WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
  GROUP BY 1 ORDER BY 1"""),
 }
-# The slowest of all: an index has it first in each hour or day, however many campaigns there are.
+# The slowest of all. Of lags, an index has it first in each hour, however many campaigns there are.
 _SLOWEST_OF_ALL = {
     "lag": text("""
 SELECT hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, slowest.lag_s
@@ -154,9 +154,10 @@ SELECT hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, slowest.lag_s
                       WHERE polled_hour = hour
                       ORDER BY lag_s DESC NULLS LAST LIMIT 1) AS slowest
  WHERE slowest.lag_s IS NOT NULL ORDER BY 1"""),
-    "opt_outs": text(f"""
+    "opt_outs": text("""
 SELECT day, NULL AS campaign_id, p95_s FROM leadloop_monitor.slowest_opt_outs
- WHERE {_SINCE_DAY} ORDER BY 1"""),
+ WHERE CAST(:since AS timestamptz) IS NULL OR since >= date_trunc('day', :since, 'UTC')
+ ORDER BY 1"""),
 }
 
 
@@ -176,6 +177,7 @@ class StatusSnapshot:
         budgets: the rate limiter's `slots`, `taken` and `paused_s`, a row an account.
         latencies: rows of the view `latencies_now`.
         thresholds: the periods after which `opt_outs_waiting` and `poll_behind` are problems.
+        upgrade_complete: whether the figures count the rows from before an upgrade too.
     """
 
     taken_at: datetime
@@ -185,6 +187,7 @@ class StatusSnapshot:
     newest_run: Mapping[str, Any] | None
     budgets: Rows
     thresholds: Mapping[str, timedelta]
+    upgrade_complete: bool
 
     @property
     def campaign_ids(self) -> list[str]:
@@ -235,6 +238,7 @@ def read_status_snapshot(database: Database) -> StatusSnapshot:
             newest_run=None if newest is None else dict(newest._mapping),
             budgets=_to_dicts(connection.execute(_BUDGETS)),
             thresholds=dict(connection.execute(_THRESHOLDS).one()._mapping),
+            upgrade_complete=is_upgrade_complete(connection),
         )
 
     return _run_as_reader(database, query_status)

@@ -15,6 +15,7 @@ import typer
 import yaml
 from sqlalchemy import text
 
+from db.campaign_status import MAX_REASONS
 from db.database import Connection, Database
 from db.monitor import STATEMENT_TIMEOUT_S
 from db.problem_kinds import PROBLEM_KINDS, ProblemKind
@@ -844,8 +845,9 @@ def render_exit_codes(connection: Connection) -> str:
         " change the exit code.",
         _render_table(["key", "counts leads"], _list_meanings(_AUDIT, [*AUDIT.counts, "requests"])),
         "## status",
-        '`{"campaigns": [...], "problems": [...], "latencies": [...], "rejections": [...]}`. One'
-        " object a campaign:",
+        '`{"campaigns": [...], "problems": [...], "latencies": [...], "upgrade_complete": true,'
+        ' "rejections": [...]}`. `upgrade_complete` is false until `leadloop init` has counted the'
+        " rows from before an upgrade of the schema. One object a campaign:",
         _render_view_columns(connection, "campaign_health", ("key", "holds")),
         "And one object a problem, the worst first; an empty list if there is no problem."
         " `--check` exits with 1 if there is one.",
@@ -854,8 +856,9 @@ def render_exit_codes(connection: Connection) -> str:
         " hour is null.",
         _render_view_columns(connection, "latencies_now", ("key", "holds")),
         "And one object a reason for which leads were rejected, the most frequent one first, at"
-        " most 100; only with `--campaign`, or if there is a single campaign: otherwise the key is"
-        " missing.",
+        f" most {MAX_REASONS} of a campaign; only with `--campaign`, or if there is a single"
+        " campaign: otherwise the key is missing. `all_reasons` and `all_leads` are the numbers of"
+        " all the campaign's reasons, and of the leads rejected for them.",
         _render_view_columns(connection, "rejections", ("key", "holds")),
         "## owed",
         '`{"owed": [...]}`: one object an owed window, by campaign and time; an empty list if'

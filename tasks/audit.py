@@ -13,6 +13,7 @@ from db.audit import AuditFinding, AuditScope
 from db.bulk_copy import format_text_row
 from db.create_holds import CreateHold
 from db.database import Connection
+from db.schema import UPGRADE_INCOMPLETE, are_counts_filled
 from leadloop.core.audit_differences import (
     ABSENCES,
     DIFFERENCES,
@@ -132,9 +133,13 @@ class AuditJob:
             for pair in pairs:
                 for name in compare_person(pair.ours, pair.theirs, campaign.default_region):
                     found[name] = found[name].with_lead(pair.lead_id)
-            drift = counts.count_drift(connection, campaign.campaign_id)
+            # Known to be incomplete, they are no finding; a recount would wait for that of `init`.
+            is_counted = are_counts_filled(connection)
+            drift = counts.count_drift(connection, campaign.campaign_id) if is_counted else 0
             found["counts_differ"] = AuditFinding(leads=drift, samples=())
             self.findings |= found
+        if not is_counted:
+            self.run.warn("the sums of views are not compared: %s", UPGRADE_INCOMPLETE)
 
     def _relies_on_absence(self) -> bool:
         """Return whether a lead is missing in the listing, or a hold waits for its proof."""

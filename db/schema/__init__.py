@@ -38,6 +38,11 @@ _MIGRATIONS = _HERE.parent / "migrations"
 #: version, which it becomes. Its tables are compared afterwards, and never refused.
 _UNSTATED = "0008"
 _COUNTS_FILLED = text("SELECT EXISTS (SELECT FROM leadloop.counts_filled)")
+#: What people are told until `are_counts_filled`.
+UPGRADE_INCOMPLETE = (
+    "the upgrade of the schema is not complete yet: run `leadloop init`; until it has ended, the"
+    " views show too little"
+)
 _ADOPT = text("UPDATE leadloop.alembic_version SET version_num = :first")
 #: The files that may be applied again to an existing schema.
 REPLACEABLE = ("counts", "triggers", "views", "comments")
@@ -161,15 +166,15 @@ def recreate_database(database: Database, name: str) -> None:
 
 
 def require_current(connection: Connection) -> None:
-    """Check that the schema has the current version, and that its counts are complete.
+    """Check that the schema has the current version.
+
+    The counts may be incomplete: nothing that a run does depends on them.
 
     Raises:
         UsageError: the schema is missing, older or newer; the message names the next command.
     """
     current, known = get_version(connection), _known_versions()
     if current == known[-1]:
-        if not are_counts_filled(connection):
-            raise UsageError("the upgrade of the schema is not complete yet: run `leadloop init`")
         return
     if current is None:
         _require_empty(connection)

@@ -435,7 +435,8 @@ COMMENT ON COLUMN leadloop.latencies.total_s IS 'Their sum, seconds.';
 COMMENT ON TABLE leadloop.counts IS
     'Sums of what is past, which the views read: leads created, rejected or cancelled, outcomes,
 attempts, leads by attempts, delays of outcomes, opt-outs, runs. Together with count_changes and
-attempt_changes they equal counts of the rows; hours are kept for 400 days.';
+attempt_changes they equal counts of the rows: what is deleted is subtracted. Hours are kept for 400
+days.';
 COMMENT ON COLUMN leadloop.counts.kind IS
     'lead, outcome, attempt, tries (leads with an outcome, by their attempts), delay, opt_out or run.';
 COMMENT ON COLUMN leadloop.counts.span IS
@@ -446,7 +447,7 @@ COMMENT ON COLUMN leadloop.counts.since IS
 the vendor gives none. -infinity: ever.';
 COMMENT ON COLUMN leadloop.counts.campaign_id IS
     'The vendor''s id of the campaign; empty for all campaigns together, and for covering rows of runs.';
-COMMENT ON COLUMN leadloop.counts.key IS 'Digest of name and detail.';
+COMMENT ON COLUMN leadloop.counts.digest IS 'Digest of name and detail.';
 COMMENT ON COLUMN leadloop.counts.name IS
     'The status of leads and opt-outs, the name of outcomes, the channel of attempts, the bucket of
 delays, the flow of runs.';

@@ -119,7 +119,9 @@ IS_KEPT = (
 )
 
 #: SQL: the digest of name and detail.
-KEY = """substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"""
+DIGEST = (
+    """substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"""
+)
 
 _APPEND = """INSERT INTO leadloop.count_changes
                (kind, hour, campaign_id, name, detail, amount, marked, cost)
@@ -149,8 +151,8 @@ _TRUNCATE_TRIES = {
             DELETE FROM leadloop.counts WHERE kind = 'tries' RETURNING *
         )
         INSERT INTO leadloop.counts
-               (kind, span, since, campaign_id, key, name, detail, amount, marked)
-        SELECT kind, span, since, campaign_id, {KEY}, name, detail, sum(amount), 0
+               (kind, span, since, campaign_id, digest, name, detail, amount, marked)
+        SELECT kind, span, since, campaign_id, {DIGEST}, name, detail, sum(amount), 0
           FROM (SELECT kind, span, since, campaign_id, name, '0' AS detail, amount
                   FROM gone) AS each
          GROUP BY kind, span, since, campaign_id, name, detail;""",

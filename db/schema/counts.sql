@@ -14,7 +14,7 @@ TRIES(leadloop.attempt_changes);
 
 COMMENT ON VIEW leadloop.counts_now IS
     'counts and the changes that are not folded yet: the views sum their rows. Sums by hour are those of
-the last 400 days.';
+the last 400 days; a row that is deleted, as old runs are, is subtracted.';
 
 CREATE OR REPLACE VIEW leadloop.counts_from_rows AS
 WITH hours AS (

@@ -45,7 +45,7 @@ COMMENT ON COLUMN leadloop_monitor.lead_funnel.leads IS 'Number of leads.';
 CREATE OR REPLACE VIEW leadloop_monitor.rejections AS
 -- A subquery in the list of columns: a list that is cut by LIMIT looks for the samples of its rows alone.
 SELECT rejected.campaign_id, rejected.reason, rejected.leads,
-       (SELECT array_agg(newest.lead_id ORDER BY newest.seq DESC)
+       (SELECT coalesce(array_agg(newest.lead_id ORDER BY newest.seq DESC), '{}')
           FROM (SELECT lead.lead_id, lead.seq FROM leadloop.leads AS lead
                  WHERE lead.campaign_id = rejected.campaign_id AND lead.status = 'rejected'
                    AND hashtext(coalesce(lead.last_error, ''))
@@ -61,7 +61,8 @@ COMMENT ON VIEW leadloop_monitor.rejections IS
 COMMENT ON COLUMN leadloop_monitor.rejections.campaign_id IS 'The vendor''s id of the campaign.';
 COMMENT ON COLUMN leadloop_monitor.rejections.reason IS 'The reason; it names the field.';
 COMMENT ON COLUMN leadloop_monitor.rejections.leads IS 'Number of leads.';
-COMMENT ON COLUMN leadloop_monitor.rejections.sample_lead_ids IS 'Ids of the five newest ones.';
+COMMENT ON COLUMN leadloop_monitor.rejections.sample_lead_ids IS
+    'Ids of the five newest ones; empty while the rows differ from the sums.';
 
 -- Outcomes and attempts ---------------------------------------------------------------------------
 
@@ -248,47 +249,38 @@ COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
 COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
     'Age of the oldest opt-out not confirmed yet, seconds; null if none waits.';
 
-CREATE OR REPLACE VIEW leadloop.opt_out_percentiles AS
-SELECT campaign_id, since, min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s
-  FROM (SELECT campaign_id, since, CAST(detail AS float8) AS bucket_s,
-               sum(sum(amount)) OVER (PARTITION BY campaign_id, since
-                                      ORDER BY CAST(detail AS float8)) AS so_far,
-               sum(sum(amount)) OVER (PARTITION BY campaign_id, since) AS confirmed
-          FROM leadloop.counts_now
-         WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL
-         GROUP BY campaign_id, since, detail HAVING sum(amount) > 0) AS bucket
- GROUP BY campaign_id, since;
-COMMENT ON VIEW leadloop.opt_out_percentiles IS
-    'The 95th percentile of the latency of opt-outs, by campaign and day, as in disable_latency.';
-
--- An index has the slowest sums of a day first. The search ends at the first campaign whose percentile
--- they are: mostly one look a day, however many campaigns. Changes that are not folded yet may
--- make another campaign the slowest: the percentiles of theirs are found too.
+-- One pass over the sums of the named period, whose order is that of the primary key.
 CREATE OR REPLACE VIEW leadloop_monitor.slowest_opt_outs AS
-SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day,
-       greatest((SELECT CAST(kept.detail AS float8) FROM leadloop.counts AS kept
-                  WHERE kept.kind = 'opt_out' AND kept.span = 'day' AND kept.detail IS NOT NULL
-                    AND kept.since = total.since
-                    AND CAST(kept.detail AS float8)
-                        = (SELECT own.p95_s FROM leadloop.opt_out_percentiles AS own
-                            WHERE own.campaign_id = kept.campaign_id AND own.since = kept.since)
-                  ORDER BY CAST(kept.detail AS float8) DESC LIMIT 1),
-                (SELECT max((SELECT own.p95_s FROM leadloop.opt_out_percentiles AS own
-                              WHERE own.campaign_id = changed.campaign_id
-                                AND own.since = total.since))
-                   FROM (SELECT DISTINCT campaign_id FROM leadloop.count_changes
-                          WHERE kind = 'opt_out' AND detail IS NOT NULL
-                            AND date_bin('1 day', hour, '2000-01-01 00:00:00+00') = total.since)
-                        AS changed)) AS p95_s
-  FROM (SELECT since FROM leadloop.counts_now
-         WHERE kind = 'opt_out' AND span = 'total day' AND detail IS NOT NULL
-         GROUP BY since HAVING sum(amount) > 0) AS total;
+SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day, max(p95_s) AS p95_s, since
+  FROM (SELECT since, campaign_id,
+               min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s
+          FROM (SELECT since, campaign_id, CAST(detail AS float8) AS bucket_s,
+                       sum(sum(amount)) OVER (PARTITION BY since, campaign_id
+                                              ORDER BY CAST(detail AS float8)) AS so_far,
+                       sum(sum(amount)) OVER (PARTITION BY since, campaign_id) AS confirmed
+                  FROM leadloop.counts_now
+                 WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL
+                 GROUP BY since, campaign_id, detail HAVING sum(amount) > 0) AS bucket
+         GROUP BY since, campaign_id) AS campaign
+ GROUP BY since;
 COMMENT ON VIEW leadloop_monitor.slowest_opt_outs IS
     'Latency of opt-outs in the campaign that was slowest on a day: the greatest p95_s of
-disable_latency, found by an index.';
+disable_latency. Reads the sums of all campaigns: name a time from which on.';
 COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.day IS 'Day of the request, UTC.';
 COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.p95_s IS
     'Upper bound of the bucket with the 95th percentile, seconds, in the slowest campaign.';
+COMMENT ON COLUMN leadloop_monitor.slowest_opt_outs.since IS
+    'Start of the day: an index finds the sums from a time on.';
+
+-- What `leadloop init` has left to do ---------------------------------------------------------------
+
+CREATE OR REPLACE VIEW leadloop_monitor.schema_upgrade AS
+SELECT EXISTS (SELECT FROM leadloop.counts_filled) AS is_complete;
+COMMENT ON VIEW leadloop_monitor.schema_upgrade IS
+    'Whether the last upgrade of the schema is complete: one row.';
+COMMENT ON COLUMN leadloop_monitor.schema_upgrade.is_complete IS
+    'Whether all rows from before the upgrade are counted. If not, views that read kept sums show too
+little: run leadloop init.';
 
 -- Latencies ---------------------------------------------------------------------------------------
 
@@ -487,8 +479,9 @@ SELECT since AS hour, nullif(campaign_id, '') AS campaign_id, name AS flow,
 COMMENT ON COLUMN leadloop_monitor.request_stats.account IS
     'The account whose rate limit the requests took.';
 COMMENT ON VIEW leadloop_monitor.request_stats IS
-    'Requests to the vendor, by the hour in which their run started, of the last 400 days: from sums that
-are kept.';
+    'Requests to the vendor, by the hour in which their run started: of the runs that housekeeping has
+not deleted (LEADLOOP_KEEP_HISTORY, 90 days by default), and at most of the last 400 days. From sums
+that are kept.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.hour IS 'Hour of the start of the runs, UTC.';
 COMMENT ON COLUMN leadloop_monitor.request_stats.campaign_id IS
     'The vendor''s id of the campaign; null for covering rows (see run_history).';
@@ -510,7 +503,8 @@ COMMENT ON COLUMN leadloop_monitor.sums.kind IS
 COMMENT ON COLUMN leadloop_monitor.sums.span IS
     'hour or day: of one campaign; total hour or total day: of all campaigns together.';
 COMMENT ON COLUMN leadloop_monitor.sums.since IS
-    'Start of the hour or day, UTC; infinity for attempts without a time. Hours of the last 400 days.';
+    'Start of the hour or day, UTC; infinity for attempts without a time. Hours of the last 400
+days; of runs, as long as those are kept (LEADLOOP_KEEP_HISTORY).';
 COMMENT ON COLUMN leadloop_monitor.sums.campaign_id IS
     'The vendor''s id of the campaign; empty for all campaigns together, and for runs for covering rows
 (see run_history).';

@@ -7,7 +7,7 @@ from db.counts import list_uncounted_tables
 from db.database import Database, DatabaseError
 from db.monitor import ViewsUnavailable, read_status_snapshot
 from db.opt_out_source import OPT_OUT_STAGING
-from db.schema import require_current
+from db.schema import are_counts_filled, require_current
 from db.schema.permissions import list_missing_permissions
 from db.schema.reader_role import describe_missing, list_missing_statements
 from db.source import (
@@ -60,8 +60,11 @@ def check_database(settings: Settings, database: Database, checks: Checklist) ->
     _check_reader(settings, database, checks)
 
 
-def require_schema(database: Database) -> None:
+def require_schema(database: Database) -> bool:
     """Check that the schema has this version, and that the login may read it.
+
+    Returns:
+        Whether all rows are counted too: the views show too little until then.
 
     Raises:
         UsageError: the schema is missing, or has another version.
@@ -69,6 +72,7 @@ def require_schema(database: Database) -> None:
     """
     try:
         database.run(require_current)
+        return database.run(are_counts_filled)
     except DatabaseError as error:
         is_denied = error.sqlstate == NO_PRIVILEGE
         missing = database.run(list_missing_permissions) if is_denied else []

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from db.campaigns import select_campaigns
 from db.database import Database
+from db.schema import UPGRADE_INCOMPLETE
 from db.schema.requirements import require_supported
 from db.watermarks import get_database_time
 from leadloop.cli import environment
@@ -92,9 +93,12 @@ def _check_services(
     with checks.record("database") as connection:
         database = stack.enter_context(environment.open_database(settings, require_schema=False))
         database.run(require_supported)
-        require_schema(database)
+        is_counted = require_schema(database)
         name = environment.EMBEDDED_DISPLAY_NAME if is_embedded else database.display_name
         connection.detail = f"{name}, with this version's schema"
+        if not is_counted:
+            connection.is_warning = True
+            connection.detail += f"; {UPGRADE_INCOMPLETE}"
     if connection.failed:
         return
     check_database(settings, database, checks)

@@ -252,11 +252,15 @@ def _render_cell(value: Any) -> Text:
     return Text(text) if isinstance(value, Number) else _foldable(text)
 
 
-def render_rejections(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
+def render_rejections(
+    rows: Sequence[Mapping[str, Any]], *, reasons: int, leads: int
+) -> RenderableType:
     """Render why leads were rejected, with a few of their ids.
 
     Args:
         rows: as those of the view `leadloop_monitor.rejections`, the most frequent reason first.
+        reasons: how many reasons there are, also those that `rows` leave out.
+        leads: how many leads were rejected for them.
     """
     names_campaigns = len({row["campaign_id"] for row in rows}) > 1
     table = _create_open_table("rejected, and why")
@@ -272,10 +276,11 @@ def render_rejections(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
             _foldable(row["reason"] or "–"),
             _foldable(", ".join(row["sample_lead_ids"][:_MAX_SAMPLES])),
         )
-    if not (left := rows[_MAX_REASONS:]):
+    shown = rows[:_MAX_REASONS]
+    if reasons == len(shown):
         return table
-    leads = format_count(sum(row["leads"] for row in left), "lead")
-    return Group(table, f"and {leads} for {format_count(len(left), 'more reason')}")
+    left = format_count(leads - sum(row["leads"] for row in shown), "lead")
+    return Group(table, f"and {left} for {format_count(reasons - len(shown), 'more reason')}")
 
 
 def print_summary(console: Console, flow: str, summary: Mapping[str, Any]) -> None:
@@ -321,7 +326,9 @@ def _print_rejections(console: Console, summary: Mapping[str, Any]) -> None:
         for row in counts.get("rejections", ())
     ]
     if rows:
-        console.print(render_rejections(sorted(rows, key=lambda row: -row["leads"])))
+        rows.sort(key=lambda row: -row["leads"])
+        leads = sum(row["leads"] for row in rows)
+        console.print(render_rejections(rows, reasons=len(rows), leads=leads))
 
 
 def _select_shown(summary: Mapping[str, Any]) -> dict[str, int]:

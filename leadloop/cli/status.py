@@ -11,7 +11,7 @@ from rich.text import Text
 
 from db import campaign_status
 from db.database import Database, DatabaseError
-from db.schema import require_current
+from db.schema import UPGRADE_INCOMPLETE, require_current
 from leadloop.cli import rendering
 from leadloop.core.errors import LeadloopError, UsageError
 
@@ -47,6 +47,8 @@ def require_schema_version(database: Database) -> None:
 def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[str, Any]:
     """Return a row a campaign under `campaigns`, `problems`, and `latencies` of the last hour.
 
+    `upgrade_complete` is false while `leadloop init` has rows to count, or has failed to.
+
     The most severe problem is the first one. `rejections` holds the reasons of rejected leads, if
     campaigns are named or there is only one.
 
@@ -69,7 +71,7 @@ def read_status_report(database: Database, campaign_ids: Sequence[str]) -> dict[
     unknown = set(campaign_ids) - {row["campaign_id"] for row in status.campaigns}
     if unknown:
         raise UsageError(f"unknown campaign {', '.join(sorted(unknown))}")
-    return {name: rows for name, rows in vars(status).items() if rows is not None}
+    return {name: part for name, part in vars(status).items() if part is not None}
 
 
 def render_report(report: Mapping[str, Any]) -> RenderableType:
@@ -78,10 +80,16 @@ def render_report(report: Mapping[str, Any]) -> RenderableType:
     Below are the reasons of rejected leads, if they were read and there are any.
     """
     rows = report["campaigns"]
-    campaigns = rendering.render_status(rows, report["latencies"]) if rows else Text(_NO_CAMPAIGN)
-    parts = [rendering.render_problems(report["problems"]), "", campaigns]
+    figures = rendering.render_status(rows, report["latencies"]) if rows else Text(_NO_CAMPAIGN)
+    parts = [rendering.render_problems(report["problems"]), "", figures]
+    if not report["upgrade_complete"]:
+        parts = [Text(f"{UPGRADE_INCOMPLETE}.", "yellow"), *parts]
     if rejections := report.get("rejections"):
-        parts += ["", rendering.render_rejections(rejections)]
+        campaigns = {row["campaign_id"]: row for row in rejections}.values()
+        reasons, leads = (
+            sum(row[name] for row in campaigns) for name in ("all_reasons", "all_leads")
+        )
+        parts += ["", rendering.render_rejections(rejections, reasons=reasons, leads=leads)]
     return Group(*parts)
 
 

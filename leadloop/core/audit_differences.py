@@ -54,7 +54,7 @@ REMARKS: Mapping[str, str] = {
     " too new, or unprocessed at a vendor that lists processed leads only, or the listing shifted",
     "outcome_not_polled": "processed at the vendor after the watermark: the next poll stores it",
     "counts_differ": "(sums behind the views, no leads) in `leadloop.counts` that differ from the"
-    " rows: `--repair` counts the rows again",
+    " rows: `--repair` counts the rows again; 0 until `leadloop init` has counted them",
     "repaired_leads": "that were in doubt or `new` here, or opted out as if the vendor did not have"
     " them, and are `created` now; while creates are held, also rejected or missing ones",
     "repaired_outcomes": "whose outcome was stored or updated",

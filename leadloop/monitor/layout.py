@@ -16,7 +16,13 @@ from leadloop.core.escaping import escape_markdown
 from leadloop.monitor import data
 from leadloop.monitor.csv_download import show_csv_button
 from leadloop.monitor.headline import format_rough_duration
-from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
+from leadloop.monitor.overview import (
+    show_freshness,
+    show_headline,
+    show_metrics,
+    show_problems,
+    show_upgrade,
+)
 from leadloop.monitor.sections import (
     show_campaigns,
     show_charts,
@@ -77,6 +83,7 @@ def _show_body() -> None:
         filters = _show_filters(status.campaign_ids) if status.campaign_ids else None
     selected = status.for_campaigns(filters.campaign_ids if filters else ())
     with overview_box:
+        show_upgrade(status)
         show_headline(selected, is_stale=loaded.is_stale)
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
             show_freshness(selected, len(status.problems) - len(selected.problems))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import streamlit as st
 
 from db.monitor import Rows, StatusSnapshot
+from db.schema import UPGRADE_INCOMPLETE
 from leadloop.core.escaping import escape_markdown
 from leadloop.core.plurals import format_count
 from leadloop.monitor.headline import choose_headline, format_rough_duration
@@ -21,6 +22,12 @@ _BOXES = {
     "ok": (st.success, ":material/check_circle:"),
 }
 _BADGES = {"critical": (":material/error:", "red"), "warning": (":material/warning:", "orange")}
+
+
+def show_upgrade(status: StatusSnapshot) -> None:
+    """Show that rows from before an upgrade of the schema are not counted yet, if so."""
+    if not status.upgrade_complete:
+        st.warning(f"{UPGRADE_INCOMPLETE}.", icon=":material/warning:")
 
 
 def show_headline(status: StatusSnapshot, *, is_stale: bool) -> None:

@@ -60,7 +60,11 @@ SELECT campaign_id, lead_id,
     "disable_requests": f"""
 INSERT INTO leadloop.disable_requests (campaign_id, lead_id, requested_at, status, confirmed_at)
 SELECT campaign_id, lead_id, at + interval '30 minutes',
-       CASE WHEN dice < 30 THEN 'cancelled' ELSE 'disabled' END, at + interval '31 minutes'
+       CASE WHEN dice < 30 THEN 'cancelled' ELSE 'disabled' END,
+       -- Some of each campaign are slow, mostly too few for the percentile of a day.
+       at + interval '30 minutes' + interval '1 s' * CASE WHEN i / :campaigns % 40 = 0 THEN 1500
+                                                          WHEN i / :campaigns % 8 = 0 THEN 45
+                                                          ELSE 3 END
   FROM ({_LEADS}) AS lead WHERE dice BETWEEN 20 AND 39 ORDER BY i""",
     "suppressed_numbers": f"""
 INSERT INTO leadloop.suppressed_numbers (number_key, campaign_id, lead_id)

@@ -69,6 +69,30 @@ def test_all_is_well(invoke: Command, database: Database) -> None:
     assert (ran.code, "All is well." in ran.out) == (0, True)
 
 
+def test_what_an_upgrade_has_left_to_count(
+    invoke: Command, database: Database, reader: str, prefect: str
+) -> None:
+    """Status and doctor name the command, for the data team too; no campaign has a problem."""
+    factories.add_campaign(database)
+    sql.execute(database, "DELETE FROM leadloop.counts_filled")
+    for where in ({}, {"LEADLOOP_DATABASE_URL": reader}):
+        ran = invoke("status", "--check", **where)
+        told = " ".join(ran.out.split())
+        assert ran.code == 0
+        assert "the upgrade of the schema is not complete yet: run `leadloop init`" in told
+        assert invoke("status", "--json", **where).last["upgrade_complete"] is False
+    (check,) = (
+        check
+        for check in invoke("doctor", "--json", PREFECT_API_URL=prefect).last["checks"]
+        if check["check"] == "database"
+    )
+    assert (check["ok"], check["warns"]) == (True, True)
+    assert "not complete yet: run `leadloop init`" in check["detail"]
+    invoke("init")
+    assert "not complete" not in invoke("status").out
+    assert invoke("status", "--json").last["upgrade_complete"] is True
+
+
 @pytest.mark.parametrize(
     ("statement", "problem"),
     [
@@ -132,6 +156,41 @@ def test_why_leads_were_rejected(
     assert all(row["reason"] in " ".join(shown.split()) for row in pushed)
     assert "rejections" not in invoke("status", "--json").last
     assert "rejected, and why" not in invoke("status").out
+
+
+def test_the_reasons_that_are_left_out_are_counted(invoke: Command, database: Database) -> None:
+    """Also those beyond the list, of every campaign that is named; none hides another one's."""
+    for campaign, reasons in (("C1", 150), ("C2", 3)):
+        factories.add_campaign(database, campaign)
+        sql.execute(
+            database,
+            """INSERT INTO leadloop.leads (campaign_id, lead_id, status, last_error)
+               SELECT :campaign, n || '-' || part, 'rejected', 'reason ' || n
+                 FROM generate_series(1, :reasons) AS n
+                CROSS JOIN generate_series(1, :each) AS part""",
+            campaign=campaign,
+            reasons=reasons,
+            each=4 if campaign == "C1" else 2,
+        )
+    both = ("-c", "C1", "-c", "C2")
+    # 20 reasons are shown, of 4 leads each; 606 leads are rejected for 153 reasons.
+    assert "and 526 leads for 133 more reasons" in invoke("status", *both).out
+    listed = invoke("status", *both, "--json").last["rejections"]
+    for campaign, numbers in (("C1", (100, 150, 600)), ("C2", (3, 3, 6))):
+        rows = [row for row in listed if row["campaign_id"] == campaign]
+        assert {(len(rows), row["all_reasons"], row["all_leads"]) for row in rows} == {numbers}
+
+
+def test_a_reason_whose_leads_are_gone(invoke: Command, database: Database) -> None:
+    """Rows that a restore deleted without triggers: the reason is shown, without a sample."""
+    factories.add_campaign(database)
+    factories.add_leads(database, factories.build_lead("a", status="rejected", last_error="why"))
+    sql.execute(
+        database, "SET LOCAL session_replication_role = replica; DELETE FROM leadloop.leads"
+    )
+    ran = invoke("status")
+    assert ran.code == 0
+    assert ["1", "why"] in [line.split() for line in ran.out.splitlines()]
 
 
 def test_latencies_of_the_last_hour(invoke: Command, database: Database) -> None:

@@ -70,6 +70,17 @@ def test_rejections_are_counted_by_reason(two_campaigns: Connection) -> None:
     ]
 
 
+def test_a_reason_without_a_lead_has_no_samples(two_campaigns: Connection) -> None:
+    """As after rows were deleted without triggers: the sum stays until an audit repairs it."""
+    for statement in (
+        "SET LOCAL session_replication_role = replica",
+        "DELETE FROM leadloop.leads WHERE lead_id = 'b1'",
+    ):
+        two_campaigns.execute(text(statement))
+    (row,) = campaign_status.list_rejections(two_campaigns, ["B"])
+    assert (row["reason"], row["leads"], row["sample_lead_ids"]) == ("no name", 1, [])
+
+
 def test_only_unsettled_opt_outs_are_open(two_campaigns: Connection) -> None:
     """A disabled one is settled; another campaign's do not count."""
     assert campaign_status.count_open_opt_outs(two_campaigns, ["A"]) == {

@@ -622,6 +622,36 @@ def test_one_fold_at_a_time(database: Database) -> None:
         assert database.run(counts.fold_counts) == 0
 
 
+def test_a_recount_of_a_campaign_leaves_the_totals_of_other_periods(database: Database) -> None:
+    """Those of its own are repaired, also where it has sums without a row."""
+    add_outcome = """INSERT INTO leadloop.lead_outcomes
+                            (campaign_id, lead_id, processed_at, outcome_name, total_cost, raw)
+                     VALUES (:campaign, :lead, now() - interval '1 day' * :age, 'Sale', 2, '{}')"""
+    for campaign, lead, age in (("C1", "a", 1), ("C1", "b", 5), ("C2", "a", 1), ("C2", "c", 9)):
+        sql.execute(database, add_outcome, campaign=campaign, lead=lead, age=age)
+    counts.fold_all_counts(database)
+    totals = """SELECT ctid, since, amount, cost FROM leadloop.counts
+                 WHERE span LIKE 'total %' AND since < now() - interval '7 days' ORDER BY 1"""
+    sql.execute(
+        database,
+        """SET LOCAL session_replication_role = replica;
+           DELETE FROM leadloop.lead_outcomes WHERE lead_id = 'b';
+           UPDATE leadloop.counts SET amount = amount + 4, cost = 7 WHERE span LIKE 'total %'""",
+    )
+    wrong = sql.fetch_rows(database, totals)
+    assert database.run(counts.count_drift, "C1") > 0
+    database.run(counts.recount, "C1")
+    assert database.run(counts.count_drift, "C1") == 0
+    assert sql.fetch_rows(database, totals) == wrong != []
+    by_day = """SELECT since < now() - interval '3 days' AS is_old, amount, cost
+                  FROM leadloop.counts
+                 WHERE span = 'total day' AND since > now() - interval '7 days'"""
+    assert [tuple(row.values()) for row in sql.fetch_rows(database, by_day)] == [(False, 2, 4)]
+    database.run(counts.recount, "C2")
+    assert database.run(counts.count_drift) == 0
+    assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.counts WHERE amount = 0") == 0
+
+
 def test_counts_of_an_older_database_are_filled_once(database: Database) -> None:
     """An upgrade finds rows that no trigger has seen."""
     sql.execute(

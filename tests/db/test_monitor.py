@@ -320,7 +320,8 @@ def test_the_sums_of_one_day_are_found_by_the_index(lived: Database, view: str) 
     """Each has a row an hour and campaign of the last 400 days."""
     sql.execute(
         lived,
-        """INSERT INTO leadloop.counts (kind, span, since, campaign_id, key, name, amount, marked)
+        """INSERT INTO leadloop.counts
+                  (kind, span, since, campaign_id, digest, name, amount, marked)
            SELECT kind, 'hour', date_trunc('hour', now()) - interval '1 hour' * n, 'C1', 'key',
                   CASE kind WHEN 'delay' THEN '1' ELSE 'call' END, 1, 0
              FROM unnest(ARRAY['outcome', 'attempt', 'delay']) AS kind,
@@ -336,6 +337,33 @@ def test_the_sums_of_one_day_are_found_by_the_index(lived: Database, view: str) 
     scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "counts"]
     read = sum(node["Actual Rows"] + node.get("Rows Removed by Filter", 0) for node in scans)
     assert 20 <= read <= 30
+
+
+def test_the_slowest_opt_outs_of_a_week_read_its_sums_once(database: Database) -> None:
+    """Though each campaign has slow opt-outs, too few for the percentile of its day."""
+    sql.execute(
+        database,
+        """INSERT INTO leadloop.counts
+                  (kind, span, since, campaign_id, digest, name, detail, amount, marked)
+           SELECT 'opt_out', span, date_trunc('day', now(), 'UTC') - interval '1 day' * n,
+                  CASE span WHEN 'day' THEN 'C' || number ELSE '' END, CAST(detail AS bytea),
+                  'disabled', detail, amount, 0
+             FROM generate_series(0, 300) AS n CROSS JOIN generate_series(1, 20) AS number
+            CROSS JOIN (VALUES ('10', 40), ('1800', 1)) AS bucket (detail, amount)
+            CROSS JOIN unnest(ARRAY['day', 'total day']) AS span
+            WHERE span = 'day' OR number = 1""",
+    )
+    sql.execute(database, "ANALYZE leadloop.counts")
+    week = """SELECT * FROM leadloop_monitor.slowest_opt_outs
+               WHERE since >= date_trunc('day', now(), 'UTC') - interval '6 days'"""
+    assert [row["p95_s"] for row in sql.fetch_rows(database, week)] == [10] * 7
+    plan = sql.fetch_value(database, f"EXPLAIN (ANALYZE, FORMAT JSON) {week}")
+    scans = [node for node in _nodes(plan[0]["Plan"]) if node.get("Relation Name") == "counts"]
+    read = sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in scans
+    )
+    assert read == 7 * 20 * 2
 
 
 def test_an_opt_out_from_the_future_waits_no_less_than_nought(lived: Database) -> None:

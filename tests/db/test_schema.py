@@ -9,6 +9,7 @@ from sqlalchemy import text
 from db import counts, opt_ins, owed_windows, schema, watermarks
 from db.database import Database, DatabaseError
 from db.schema import (
+    are_counts_filled,
     create_schema,
     get_version,
     migrate_schema,
@@ -313,7 +314,7 @@ def test_an_upgrade_carries_incomplete_windows_over(
 
 
 def test_an_upgrade_counts_what_is_there(empty: Database, database: Database) -> None:
-    """Rows from before the triggers; no run starts until they are counted."""
+    """Rows from before the triggers; runs may start before they are counted."""
     with empty:
         upgraded(empty)
         factories.add_campaign(empty)
@@ -326,11 +327,9 @@ def test_an_upgrade_counts_what_is_there(empty: Database, database: Database) ->
                VALUES ('C1', 'a', 'created')""",
         )
         upgraded(empty)
-        with (
-            empty.transaction() as connection,
-            pytest.raises(UsageError, match="not complete yet: run `leadloop init`"),
-        ):
+        with empty.transaction() as connection:
             require_current(connection)
+            assert not are_counts_filled(connection)
         factories.add_leads(empty, factories.build_lead("b", status="created"))
         counts.fill_counts(empty)
         with empty.transaction() as connection, database.transaction() as other:
@@ -380,10 +379,10 @@ def make_first_contact(database: Database) -> None:
            DROP FUNCTION leadloop.count_sync_runs CASCADE;
            DELETE FROM leadloop.count_changes WHERE kind = 'run';
            DELETE FROM leadloop.counts WHERE kind IN ('tries', 'run') OR campaign_id = '';
+           ALTER TABLE leadloop.counts RENAME COLUMN digest TO key;
            ALTER TABLE leadloop.counts DROP CONSTRAINT counts_span_check,
                  ADD CONSTRAINT counts_span_check CHECK (span IN ('hour', 'day', 'ever'));
-           DROP INDEX leadloop.counts_slowest_opt_outs, leadloop.poll_windows_slowest,
-                      leadloop.poll_windows_by_hour;
+           DROP INDEX leadloop.poll_windows_slowest, leadloop.poll_windows_by_hour;
            CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
                ((date_trunc('hour', polled_at AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'));
            CREATE INDEX sync_runs_by_hour ON leadloop.sync_runs
@@ -421,11 +420,9 @@ def test_an_upgrade_counts_attempts_and_runs(
             counts.fold_all_counts(empty)
         make_first_contact(empty)
         upgraded(empty)
-        with (
-            empty.transaction() as connection,
-            pytest.raises(UsageError, match="not complete yet: run `leadloop init`"),
-        ):
+        with empty.transaction() as connection:
             require_current(connection)
+            assert not are_counts_filled(connection)
         sql.execute(empty, late_attempt)
         counts.fill_counts(empty)
         sql.execute(database, history)
@@ -437,6 +434,74 @@ def test_an_upgrade_counts_attempts_and_runs(
         with empty.transaction() as connection, database.transaction() as other:
             require_current(connection)
             assert describe_all(connection) == describe_all(other)
+
+
+#: What `db/counts.py` of 0011_first_contact executes: a fold, and the end of a recount.
+_OLD_DIGEST = (
+    "substr(sha256(convert_to(CAST(jsonb_build_array(name, detail) AS text), 'UTF8')), 1, 16)"
+)
+_OLD_FOLD = f"""
+WITH gone AS (
+    DELETE FROM leadloop.count_changes WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM leadloop.count_changes LIMIT 20000 FOR UPDATE SKIP LOCKED))
+    RETURNING *
+), stored AS (
+    INSERT INTO leadloop.counts AS kept
+           (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
+    SELECT kind, span, since, campaign_id, {_OLD_DIGEST} AS key, name, detail, sum(amount),
+           sum(marked), sum(cost)
+      FROM (SELECT each.kind, span, since, campaign_id, name, detail, amount, marked, cost
+              FROM gone AS each
+              JOIN (VALUES ('lead', 'ever'), ('outcome', 'hour'), ('outcome', 'day'),
+                           ('outcome', 'ever'), ('attempt', 'hour'), ('attempt', 'ever'),
+                           ('delay', 'hour'), ('delay', 'ever'), ('opt_out', 'day'),
+                           ('opt_out', 'ever')) AS summed (kind, span) ON summed.kind = each.kind
+             CROSS JOIN LATERAL (
+                   SELECT CASE span WHEN 'hour' THEN each.hour
+                                    WHEN 'day' THEN date_trunc('day', each.hour, 'UTC')
+                                    ELSE '-infinity' END AS since) AS period) AS spread
+     GROUP BY kind, span, since, campaign_id, name, detail
+     ORDER BY kind, span, since, campaign_id, key
+    ON CONFLICT (kind, span, since, campaign_id, key) DO UPDATE
+       SET amount = kept.amount + excluded.amount
+    RETURNING kind, span, since, campaign_id, key, amount
+)
+SELECT (SELECT count(*) FROM gone) AS changes, kind, span, CAST(since AS text) AS since,
+       campaign_id, key
+  FROM (VALUES (0)) AS one LEFT JOIN stored ON stored.amount = 0
+"""
+_OLD_RECOUNT = f"""
+DELETE FROM leadloop.count_changes;
+DELETE FROM leadloop.counts;
+INSERT INTO leadloop.counts
+       (kind, span, since, campaign_id, key, name, detail, amount, marked, cost)
+SELECT kind, span, since, campaign_id, {_OLD_DIGEST}, name, detail, amount, marked, cost
+  FROM leadloop.counts_from_rows
+"""
+
+
+@pytest.mark.parametrize("statement", [_OLD_FOLD, _OLD_RECOUNT])
+def test_a_run_of_the_old_version_deletes_no_changes(empty: Database, statement: str) -> None:
+    """It has outlived the upgrade, and knows neither sums of runs nor those of all campaigns."""
+    with empty:
+        upgraded(empty)
+        make_first_contact(empty)
+        upgraded(empty)
+        counts.fill_counts(empty)
+        for flow in ("push-leads", "poll-outcomes"):
+            sql.execute(
+                empty,
+                """INSERT INTO leadloop.sync_runs (flow, campaign_id, state, counts)
+                   VALUES (:flow, 'C1', 'completed', '{"requests": 2}')""",
+                flow=flow,
+            )
+            with pytest.raises(DatabaseError, match="42703"):
+                sql.execute(empty, statement)
+            assert empty.run(counts.count_drift) == 0
+            counts.fold_all_counts(empty)
+        assert empty.run(counts.count_drift) == 0
+        requests = "SELECT sum(requests) FROM leadloop_monitor.request_stats"
+        assert sql.fetch_value(empty, requests) == 4
 
 
 @pytest.mark.parametrize("is_forgotten", [True, False])

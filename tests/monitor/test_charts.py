@@ -28,6 +28,7 @@ def build_panels(*campaigns: Mapping[str, int], **history: Rows) -> dict[str, Ch
         newest_run=None,
         budgets=[],
         thresholds=_THRESHOLDS,
+        upgrade_complete=True,
     )
     panels = build_charts(status, {**{name: [] for name in _NAMES}, **history})
     return {panel.name: panel for panel in panels}

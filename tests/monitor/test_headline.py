@@ -21,6 +21,7 @@ def snapshot(*severities: str, campaigns: int = 1) -> StatusSnapshot:
         newest_run=None,
         budgets=[],
         thresholds={},
+        upgrade_complete=True,
     )
 
 

@@ -7,7 +7,13 @@ from streamlit.proto.Metric_pb2 import Metric
 
 from db.database import Database
 from db.monitor import StatusSnapshot, read_status_snapshot
-from leadloop.monitor.overview import show_freshness, show_headline, show_metrics, show_problems
+from leadloop.monitor.overview import (
+    show_freshness,
+    show_headline,
+    show_metrics,
+    show_problems,
+    show_upgrade,
+)
 from tests import factories, sql
 from tests.monitor import seed_data
 from tests.monitor.page_script import list_texts, run_part
@@ -25,6 +31,7 @@ def build_status(**changes: Any) -> StatusSnapshot:
         "newest_run": None,
         "budgets": [budget],
         "thresholds": {},
+        "upgrade_complete": True,
     }
     return StatusSnapshot(**{"taken_at": _NOW, **empty, **changes})
 
@@ -90,6 +97,14 @@ def test_freshness() -> None:
     assert run_part(show_freshness, build_status(), 0).caption[0].value == (
         "As of 01 Mar 2026, 12:30:00 UTC."
     )
+
+
+def test_figures_from_before_an_upgrade(database: Database) -> None:
+    """Until they are counted again, the page says that it shows too little."""
+    assert list_texts(run_part(show_upgrade, read_status_snapshot(database))) == []
+    sql.execute(database, "DELETE FROM leadloop.counts_filled")
+    (told,) = list_texts(run_part(show_upgrade, read_status_snapshot(database)))
+    assert "not complete yet: run `leadloop init`" in told
 
 
 def test_no_recent_run(database: Database) -> None:

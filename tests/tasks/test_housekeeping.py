@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from db.counts import count_drift
 from db.database import Database
 from db.owed_windows import list_owed_windows
 from db.watermarks import get_read_through
@@ -49,6 +50,20 @@ def test_history_goes_and_the_raw_answers_stay(database: Database) -> None:
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.poll_windows") == 0
     assert sql.fetch_value(database, "SELECT raw ->> 'lead_id' FROM leadloop.lead_outcomes") == "A"
     assert run_housekeeping()["runs"] == 0
+
+
+@pytest.mark.usefixtures("year_old")
+def test_requests_are_shown_for_as_long_as_their_runs_are_kept(database: Database) -> None:
+    """The sums are those of the rows, before a purge and after it."""
+    shown = "SELECT CAST(sum(runs) AS integer) FROM leadloop_monitor.request_stats"
+    stored = "SELECT count(*) FROM leadloop.sync_runs"
+    before = sql.fetch_value(database, shown)
+    assert before == sql.fetch_value(database, stored)
+    assert run_housekeeping()["runs"] == 2
+    after = sql.fetch_value(database, stored)
+    assert after < before
+    assert sql.fetch_value(database, shown) == after
+    assert database.run(count_drift) == 0
 
 
 @pytest.mark.usefixtures("year_old")
@@ -172,7 +187,7 @@ def test_sums_by_hour_go_after_400_days(environment: Path, database: Database) -
     """Sums by day and of all time stay; attempts without a time have no age."""
     factories.add_campaign(database)
     hours = """INSERT INTO leadloop.counts
-                      (kind, span, since, campaign_id, key, name, amount, marked)
+                      (kind, span, since, campaign_id, digest, name, amount, marked)
                SELECT kind, span, CAST(since AS timestamptz),
                       CASE span WHEN 'total hour' THEN '' ELSE 'C1' END, 'key', 'call', 1, 0
                  FROM unnest(ARRAY['outcome', 'attempt', 'delay']) AS kind,

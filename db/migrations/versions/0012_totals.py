@@ -14,6 +14,13 @@ depends_on = None
 
 _IS_COUNTED = "SELECT WHERE to_regclass('leadloop.attempt_changes') IS NOT NULL"
 _COUNT_AGAIN = "DELETE FROM leadloop.counts_filled"
+_HAS_KEY = """
+SELECT FROM pg_attribute
+ WHERE attrelid = CAST('leadloop.counts' AS regclass) AND attname = 'key' AND NOT attisdropped
+"""
+# A run of 0011 that goes on would fold the changes of kinds that it does not know into nothing, and
+# its recount would delete their sums. Both name this column, so they fail, and the changes stay.
+_RENAME_KEY = "ALTER TABLE leadloop.counts RENAME COLUMN key TO digest"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS leadloop.attempt_changes (
     campaign_id  text NOT NULL,
@@ -27,9 +34,6 @@ ALTER TABLE leadloop.counts
     DROP CONSTRAINT counts_span_check,
     ADD CONSTRAINT counts_span_check
         CHECK (span IN ('hour', 'day', 'ever', 'total hour', 'total day'));
-CREATE INDEX IF NOT EXISTS counts_slowest_opt_outs
-    ON leadloop.counts (since, (CAST(detail AS float8)) DESC)
-    WHERE kind = 'opt_out' AND span = 'day' AND detail IS NOT NULL;
 DROP INDEX IF EXISTS leadloop.sync_runs_by_hour;
 DROP INDEX IF EXISTS leadloop.poll_windows_by_hour, leadloop.poll_windows_slowest;
 CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
@@ -47,4 +51,6 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.exec_driver_sql(_IS_COUNTED).first() is None:
         connection.exec_driver_sql(_COUNT_AGAIN)
+    if connection.exec_driver_sql(_HAS_KEY).first() is not None:
+        connection.exec_driver_sql(_RENAME_KEY)
     connection.exec_driver_sql(_TABLES)
