@@ -106,17 +106,22 @@ SELECT place, lead_id, left(phone_number, {MAX_NUMBER_LENGTH} + 1) AS phone_numb
   FROM pg_temp.opt_out_changes WHERE place > :after ORDER BY place LIMIT {_CHUNK_ROWS}
 """)
 
+
 # A lead that is unknown here was never sent, so its opt-out is cancelled at once: a source may name
 # many people who are no leads of the campaign, and the vendor does not know them. While creates are
 # held, the vendor may hold any lead. An id that differs from a lead's only in its notation is
 # marked (`names_no_lead`), and is a problem.
-_IS_KNOWN = f"""({
-    " OR ".join(
-        f'''EXISTS (SELECT FROM leadloop.{table} AS known
-                WHERE known.campaign_id = :campaign AND known.lead_id = given.lead_id)'''
-        for table in ("leads", "sent_leads", "lead_outcomes", "outreach_attempts")
+def _is_in(*tables: str) -> str:
+    return " OR ".join(
+        f"""EXISTS (SELECT FROM leadloop.{table} AS known
+                WHERE known.campaign_id = :campaign AND known.lead_id = given.lead_id)"""
+        for table in tables
     )
-} OR {IS_HELD} IS TRUE)"""
+
+
+# The vendor has the lead, and it has no row here.
+_IS_WITHOUT_ROW = _is_in("sent_leads", "lead_outcomes", "outreach_attempts")
+_IS_KNOWN = f"({_is_in('leads')} OR {_IS_WITHOUT_ROW} OR {IS_HELD} IS TRUE)"
 _IS_MISSPELT = """(EXISTS (SELECT FROM leadloop.leads AS lead
              WHERE lead.campaign_id = :campaign AND lead.lead_id = FOLDED(given.lead_id))
      OR EXISTS (SELECT FROM leadloop.leads AS lead
@@ -136,6 +141,38 @@ SELECT :campaign, given.lead_id, :reason, '{ORIGIN}',
 ON CONFLICT DO NOTHING
 """)
 )
+# In a later transaction than `_OPT_OUT`: a lead may have been inserted and claimed before that
+# committed, when neither saw the other. A lead that comes from now on sees its opt-out. Leads are
+# locked before opt-outs, hence ARRAY.
+_IS_SENT = """(lead.status IN ('sending', 'created', 'in_doubt')
+        OR lead.status = 'rejected' AND lead.sent_at IS NOT NULL)"""
+_REQUEST_SENT = text(f"""
+WITH missed AS (
+    SELECT lead.lead_id, lead.opted_out, {_IS_SENT} AS is_sent
+      FROM leadloop.leads AS lead
+      JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(:ids)
+       AND (NOT lead.opted_out
+            OR d.origin = '{ORIGIN}' AND d.status = 'cancelled' AND {_IS_SENT})
+     ORDER BY lead.lead_id
+       FOR NO KEY UPDATE OF lead
+), marked AS (
+    UPDATE leadloop.leads AS lead SET opted_out = true
+      FROM missed
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = missed.lead_id AND NOT missed.opted_out
+), given AS (
+    SELECT lead_id FROM unnest(CAST(:ids AS text[])) AS given (lead_id)
+)
+UPDATE leadloop.disable_requests AS d
+   SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL
+  FROM given
+ WHERE d.campaign_id = :campaign AND d.lead_id = given.lead_id
+   AND d.origin = '{ORIGIN}' AND d.status = 'cancelled'
+   AND (d.lead_id = ANY(ARRAY(SELECT lead_id FROM missed WHERE is_sent))
+        OR NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                        WHERE lead.campaign_id = :campaign AND lead.lead_id = given.lead_id)
+           AND ({_IS_WITHOUT_ROW}))
+""")
 _SUPPRESS = text(f"""
 INSERT INTO leadloop.suppressed_numbers (number_key, campaign_id, lead_id)
 SELECT DISTINCT number_key, :campaign, '{NO_LEAD}'
@@ -341,6 +378,20 @@ def opt_out_leads(
     """
     parameters = {"campaign": campaign_id, "ids": list(lead_ids), "reason": reason}
     return connection.execute(_OPT_OUT, parameters).rowcount
+
+
+def request_sent(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
+    """Request opt-outs again whose leads were sent while `opt_out_leads` inserted them; idempotent.
+
+    That took them for strangers. An opt-out that was cancelled with a lead that was never sent
+    stays cancelled.
+
+    Args:
+        connection: a later transaction than that of `opt_out_leads`.
+        campaign_id: the campaign.
+        lead_ids: the leads.
+    """
+    connection.execute(_REQUEST_SENT, {"campaign": campaign_id, "ids": list(lead_ids)})
 
 
 def remember_entries(

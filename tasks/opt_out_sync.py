@@ -4,7 +4,7 @@ A read comes before leads are sent. If the source cannot be read, people who hav
 might be called: then no lead of the campaign is sent.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -264,7 +264,7 @@ class _OptOutSync:
             return opt_out_source.is_unchanged(connection, self._id, digest)
 
     def _apply(self, connection: Connection) -> int:
-        """Put all new entries on record, each chunk in a transaction; return their number.
+        """Put all new entries on record, in chunks; return their number.
 
         Numbers are suppressed at once, and remembered once all leads that have them have opted out.
         """
@@ -273,26 +273,40 @@ class _OptOutSync:
         taken = 0
         for chunk in iter_new_entries(connection, secret, self._campaign.default_region):
             with connection.begin():
-                opt_out_source.opt_out_leads(
-                    connection, self._id, list(chunk.lead_ids.values()), self._reason
-                )
                 opt_out_source.suppress_numbers(
                     connection, self._id, [key for _, key in chunk.numbers.values()]
                 )
                 opt_out_source.note_numbers(connection, chunk.numbers)
-                opt_out_source.remember_entries(
-                    connection, self._id, {**dict.fromkeys(chunk.lead_ids), **chunk.refused}
-                )
+                opt_out_source.remember_entries(connection, self._id, chunk.refused)
+            self._opt_out(connection, chunk.lead_ids)
             taken += len(chunk.lead_ids) + len(chunk.numbers)
         with connection.begin():
             matched = find_leads_with_numbers(connection, self._campaign, secret)
         for first in range(0, len(matched), _CHUNK_LEADS):
-            chunk_ids = matched[first : first + _CHUNK_LEADS]
-            with connection.begin():
-                opt_out_source.opt_out_leads(connection, self._id, chunk_ids, self._reason)
+            self._opt_out(connection, {}, matched[first : first + _CHUNK_LEADS])
         with connection.begin():
             opt_out_source.remember_numbers(connection, self._id)
         return taken
+
+    def _opt_out(
+        self, connection: Connection, named: Mapping[int, str], matched: Sequence[str] = ()
+    ) -> None:
+        """Put opt-outs of leads on record, and remember the entries that named them.
+
+        That takes two transactions (`opt_out_source.request_sent`): an entry that is remembered is
+        never looked at again.
+
+        Args:
+            connection: the connection that has the entries, outside of a transaction.
+            named: the lead ids of entries, by place.
+            matched: other leads, which have the number of an entry.
+        """
+        lead_ids = [*named.values(), *matched]
+        with connection.begin():
+            opt_out_source.opt_out_leads(connection, self._id, lead_ids, self._reason)
+        with connection.begin():
+            opt_out_source.request_sent(connection, self._id, lead_ids)
+            opt_out_source.remember_entries(connection, self._id, dict.fromkeys(named))
 
     def _warn(self, connection: Connection, unreadable: UnreadableRows) -> None:
         """Warn about rows by which nobody opts out, for as long as they stand in the source."""

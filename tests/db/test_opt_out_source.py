@@ -177,6 +177,57 @@ def test_the_vendor_is_not_asked_to_disable_strangers(
     }
 
 
+@pytest.mark.parametrize(
+    ("table", "values", "status"),
+    [
+        *(
+            ("leads (campaign_id, lead_id, status)", f"'C1', 'a', '{status}'", "requested")
+            for status in ("sending", "created", "in_doubt")
+        ),
+        (
+            "leads (campaign_id, lead_id, status, sent_at)",
+            *("'C1', 'a', 'rejected', now()", "requested"),
+        ),
+        *(
+            ("leads (campaign_id, lead_id, status)", f"'C1', 'a', '{status}'", "cancelled")
+            for status in ("new", "rejected", "cancelled")
+        ),
+        ("sent_leads (campaign_id, lead_id, status)", "'C1', 'a', 'created'", "requested"),
+        (
+            "lead_outcomes (campaign_id, lead_id, processed_at, raw)",
+            *("'C1', 'a', now(), '{}'", "requested"),
+        ),
+        (
+            "outreach_attempts (campaign_id, lead_id, channel, block, attempt_key)",
+            *("'C1', 'a', 'call', 'b', 'k'", "requested"),
+        ),
+        ("sent_leads (campaign_id, lead_id, status)", "'C2', 'a', 'created'", "cancelled"),
+    ],
+)
+def test_who_was_sent_meanwhile_is_requested(
+    crm: Database, table: str, values: str, status: str
+) -> None:
+    """And is marked, whatever it is; who was never sent stays cancelled."""
+    with crm.transaction() as connection:
+        opt_out_source.opt_out_leads(connection, "C1", ["a", "other"], "why")
+    sql.execute(crm, f"INSERT INTO leadloop.{table} VALUES ({values})")
+    sql.execute(crm, "UPDATE leadloop.leads SET opted_out = false")
+    with crm.transaction() as connection:
+        opt_out_source.request_sent(connection, "C1", ["a", "other"])
+    assert sql.fetch_opt_outs(crm) == {"a": status, "other": "cancelled"}
+    marks = sql.fetch_rows(crm, "SELECT opted_out FROM leadloop.leads")
+    assert all(mark["opted_out"] for mark in marks)
+
+
+def test_opt_outs_of_a_person_stay_cancelled(crm: Database) -> None:
+    """What the vendor has rejected with its lead is not asked for again."""
+    factories.add_leads(crm, factories.build_lead("a", status="created"))
+    factories.add_opt_outs(crm, "a", status="cancelled", confirmed_at="now")
+    with crm.transaction() as connection:
+        opt_out_source.request_sent(connection, "C1", ["a"])
+    assert sql.fetch_opt_outs(crm) == {"a": "cancelled"}
+
+
 _SEPARATORS = st.sampled_from(["", " ", "-", ".", "/", " / ", ") ", "("])
 _DRESS = st.sampled_from(
     ["{}", " {}", "{} ", "-{}", "{}.", "{}.0", "{}.00", "({}", "{})", "tel: {}"]

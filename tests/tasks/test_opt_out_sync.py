@@ -4,6 +4,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,33 @@ def test_a_stranger_whom_the_vendor_has_is_disabled(crm: Database, vendor: Sandb
     assert fetch_opt_outs(crm) == {"b": "requested"}
     disable_leads()
     assert disabled(vendor) == {"b"}
+
+
+def test_a_lead_that_is_sent_while_its_row_is_taken_is_disabled(
+    crm: Database, vendor: SandboxHandle
+) -> None:
+    """The claim cannot see the opt-out yet, and the opt-out has found no lead."""
+    sql.execute_script(
+        crm,
+        """CREATE FUNCTION crm.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$;
+           CREATE TRIGGER wait AFTER INSERT ON leadloop.disable_requests
+           EXECUTE FUNCTION crm.wait()""",
+    )
+    opt_out(crm, "a")
+    with ThreadPoolExecutor(1) as pool:
+        with crm.transaction() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(7)"))
+            disabling = pool.submit(disable_leads)
+            sql.wait_until_blocked(crm)
+            # A push that has read the source a moment ago.
+            sql.execute(crm, "UPDATE leadloop.campaigns SET opt_out_source = NULL")
+            factories.add_leads(crm, "a")
+            assert push_leads()["created"] == 1
+            sql.execute(crm, "UPDATE leadloop.campaigns SET opt_out_source = 'crm.out'")
+        assert disabling.result()["from_opt_out_source"] == 1
+    disable_leads()
+    assert (disabled(vendor), fetch_opt_outs(crm)) == ({"a"}, {"a": "disabled"})
 
 
 def test_an_id_in_another_notation_is_a_problem(crm: Database, vendor: SandboxHandle) -> None:
