@@ -41,6 +41,7 @@ OPT_OUT_STAGING = Staging(
 )
 
 _LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.opt_outs'), hashtext(:campaign))")
+_SHORTEN_WAITS = text("SET lock_timeout = '1s'")
 # The order of the rows does not count. Each name is qualified: the statement runs with the search
 # path of the role.
 _DIGEST = """
@@ -392,6 +393,15 @@ def request_sent(connection: Connection, campaign_id: str, lead_ids: Sequence[st
         lead_ids: the leads.
     """
     connection.execute(_REQUEST_SENT, {"campaign": campaign_id, "ids": list(lead_ids)})
+
+
+def shorten_lock_waits(connection: Connection) -> None:
+    """Let later transactions of the connection wait a second for a lock.
+
+    After a lock timeout: of many chunks with a locked lead, each would wait as long.
+    """
+    with connection.begin():
+        connection.execute(_SHORTEN_WAITS)
 
 
 def remember_entries(

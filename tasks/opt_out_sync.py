@@ -4,9 +4,10 @@ A read comes before leads are sent. If the source cannot be read, people who hav
 might be called: then no lead of the campaign is sent.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Concatenate, ParamSpec
 
 from db import opt_out_source, source
 from db.database import Connection, Database, DatabaseError
@@ -33,6 +34,8 @@ from tasks.counters import Counters
 from tasks.jobs import DONE, ChunkResult
 from tasks.source_sync import TIMEOUT_STATES, open_source_database, warn_if_hidden
 
+P = ParamSpec("P")
+
 # Leads a transaction: it is short, so that other transactions wait for few leads.
 _CHUNK_LEADS = 1000
 # Reasons of refused rows that a line names.
@@ -55,7 +58,7 @@ def may_send(run: CampaignRun[ApiContext]) -> bool:
 
     Raises:
         SourceError: the table cannot be read.
-        RunError: another run still reads it.
+        RunError: another run still reads it, or some opt-outs are not on record yet.
     """
     campaign, looks = run.campaign, run.context.opt_out_looks
     if campaign.opt_out_source is None:
@@ -80,13 +83,14 @@ def take_opt_outs(run: CampaignRun[ApiContext]) -> int:
 
     Raises:
         SourceError: the source cannot be used, or cannot be read in time.
-        RunError: another run still reads it.
+        RunError: another run still reads it, or some opt-outs are not on record yet.
     """
     with _record_look(run.context, run.campaign) as look:
         try:
             taken = _OptOutSync(run).take()
-        except SourceError as error:
-            run.write(opt_out_source.record_read_failure, run.campaign.campaign_id, str(error))
+        except RunError as error:
+            if not (isinstance(error, DatabaseError) and error.disconnected):
+                run.write(opt_out_source.record_read_failure, run.campaign.campaign_id, str(error))
             raise
         look.is_applied = True
     return taken
@@ -214,9 +218,16 @@ class _OptOutSync:
         self._id = run.campaign.campaign_id
         self._named = _require_source(run.campaign)
         self._reason = f"a row of the opt-out source {self._named.name}"
+        # The opt-outs that could not be put on record.
+        self._locked_count = 0
 
     def take(self) -> int:
-        """Read the source and apply what is new; return the number of ids and numbers."""
+        """Read the source and apply what is new; return the number of ids and numbers.
+
+        Raises:
+            RunError: other connections lock some leads for too long. All other opt-outs are on
+                record, and these are new to the next look.
+        """
         with (
             open_source_database(self._run.context.settings, self._database) as reader,
             self._database.dedicated() as connection,
@@ -235,10 +246,18 @@ class _OptOutSync:
                 warn_if_hidden(
                     reader, connection, self._named, table, OPT_OUT_STAGING, self._run.warn
                 )
+                source.clear_read_timeout(connection)
                 taken = self._apply(connection)
                 with connection.begin():
                     if not unreadable.count:
                         opt_out_source.forget_vanished(connection, self._id)
+                if self._locked_count:
+                    raise RunError(
+                        f"{self._named} has {self._locked_count:,} opt-outs that are not on record,"
+                        " because other connections lock their rows (pg_locks shows which); all"
+                        " others are; end those connections and run this again"
+                    )
+                with connection.begin():
                     opt_out_source.record_read(
                         connection, self._id, digest=digest, unreadable=unreadable.count
                     )
@@ -272,25 +291,30 @@ class _OptOutSync:
             secret = get_hash_key(connection)
         taken = 0
         for chunk in iter_new_entries(connection, secret, self._campaign.default_region):
-            with connection.begin():
-                opt_out_source.suppress_numbers(
-                    connection, self._id, [key for _, key in chunk.numbers.values()]
-                )
-                opt_out_source.note_numbers(connection, chunk.numbers)
-                opt_out_source.remember_entries(connection, self._id, chunk.refused)
-            self._opt_out(connection, chunk.lead_ids)
-            taken += len(chunk.lead_ids) + len(chunk.numbers)
+            if self._try_write(connection, len(chunk.numbers), self._suppress, chunk):
+                taken += len(chunk.numbers)
+            if self._opt_out(connection, chunk.lead_ids):
+                taken += len(chunk.lead_ids)
         with connection.begin():
             matched = find_leads_with_numbers(connection, self._campaign, secret)
+        have_all = True
         for first in range(0, len(matched), _CHUNK_LEADS):
-            self._opt_out(connection, {}, matched[first : first + _CHUNK_LEADS])
-        with connection.begin():
-            opt_out_source.remember_numbers(connection, self._id)
+            have_all &= self._opt_out(connection, {}, matched[first : first + _CHUNK_LEADS])
+        if have_all:
+            with connection.begin():
+                opt_out_source.remember_numbers(connection, self._id)
         return taken
+
+    def _suppress(self, connection: Connection, chunk: ReadEntries) -> None:
+        opt_out_source.suppress_numbers(
+            connection, self._id, [key for _, key in chunk.numbers.values()]
+        )
+        opt_out_source.note_numbers(connection, chunk.numbers)
+        opt_out_source.remember_entries(connection, self._id, chunk.refused)
 
     def _opt_out(
         self, connection: Connection, named: Mapping[int, str], matched: Sequence[str] = ()
-    ) -> None:
+    ) -> bool:
         """Put opt-outs of leads on record, and remember the entries that named them.
 
         That takes two transactions (`opt_out_source.request_sent`): an entry that is remembered is
@@ -300,13 +324,43 @@ class _OptOutSync:
             connection: the connection that has the entries, outside of a transaction.
             named: the lead ids of entries, by place.
             matched: other leads, which have the number of an entry.
+
+        Returns:
+            Whether they are on record.
         """
         lead_ids = [*named.values(), *matched]
-        with connection.begin():
-            opt_out_source.opt_out_leads(connection, self._id, lead_ids, self._reason)
-        with connection.begin():
+
+        def settle(connection: Connection) -> None:
             opt_out_source.request_sent(connection, self._id, lead_ids)
             opt_out_source.remember_entries(connection, self._id, dict.fromkeys(named))
+
+        return self._try_write(
+            *(connection, len(lead_ids), opt_out_source.opt_out_leads),
+            *(self._id, lead_ids, self._reason),
+        ) and self._try_write(connection, len(lead_ids), settle)
+
+    def _try_write(
+        self,
+        connection: Connection,
+        amount: int,
+        write: Callable[Concatenate[Connection, P], object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bool:
+        """Write in a transaction; return False if that waited too long for a lock.
+
+        `amount`: the opt-outs that are not on record then.
+        """
+        try:
+            with self._database.translate_errors(), connection.begin():
+                write(connection, *args, **kwargs)
+        except DatabaseError as error:
+            if error.sqlstate not in TIMEOUT_STATES:
+                raise
+            self._locked_count += amount
+            opt_out_source.shorten_lock_waits(connection)
+            return False
+        return True
 
     def _warn(self, connection: Connection, unreadable: UnreadableRows) -> None:
         """Warn about rows by which nobody opts out, for as long as they stand in the source."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from db import opt_out_source, session_settings
 from db.database import Database
 from leadloop.cli.plan import plan_campaigns
 from leadloop.core import opt_out_looks, source_looks
@@ -30,6 +31,12 @@ pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 NUMBER = "+14155550123"
 ORIGINS = "SELECT lead_id, origin FROM leadloop.disable_requests ORDER BY lead_id"
 PROBLEMS = "SELECT problem, amount, said FROM leadloop_monitor.problems ORDER BY problem"
+
+
+_ONE_A_CHUNK = """
+SELECT place, lead_id, phone_number FROM pg_temp.opt_out_changes WHERE place > :after
+ ORDER BY place LIMIT 1
+"""
 
 
 @pytest.fixture
@@ -395,6 +402,58 @@ def test_while_it_cannot_be_read_nobody_is_sent(
     sync_leads()
     assert fetch_statuses(crm) == {"sent": "created", "a": "cancelled"}
     assert problems(crm) == {}
+
+
+def test_a_locked_lead_holds_up_no_other_opt_outs(
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of other chunks, nor of numbers. Nobody is sent until it has opted out too."""
+    ours = session_settings.SESSION_SETTINGS.replace("lock_timeout = '30s'", "lock_timeout = '2s'")
+    monkeypatch.setattr(session_settings, "SESSION_SETTINGS", ours)
+    monkeypatch.setattr(opt_out_source, "_LIST_CHANGES", text(_ONE_A_CHUNK))
+    factories.add_leads(crm, "a", "b", factories.build_lead("c", phone_number=NUMBER))
+    push_leads()
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    for row in (("a", None), ("b", None), (None, NUMBER)):
+        opt_out(crm, *row)
+    factories.add_leads(crm, "waits")
+    with crm.transaction() as connection:
+        connection.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'a' FOR UPDATE"))
+        line = failure(disable_leads)
+        assert "'crm.out' has 1 opt-outs that are not on record" in line
+        assert fetch_opt_outs(crm) == dict.fromkeys("bc", "requested")
+        assert failure(disable_leads)
+        assert disabled(vendor) == {"b", "c"}
+        assert "are not on record" in failure(push_leads)
+        assert fetch_statuses(crm)["waits"] == "new"
+        sql.execute(
+            crm,
+            "UPDATE leadloop.opt_out_source_reads SET failed_at = now() - interval '20 minutes'",
+        )
+        assert problems(crm)["opt_outs_unread"] == 1
+    assert push_leads()["created"] == 1
+    disable_leads()
+    assert disabled(vendor) == {"a", "b", "c"}
+    assert problems(crm) == {}
+
+
+def test_the_timeout_of_the_source_is_none_of_our_writes(
+    crm: Database, vendor: SandboxHandle
+) -> None:
+    """A chunk may wait for a lock longer than the source may take."""
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    sql.execute_script(
+        crm,
+        """CREATE FUNCTION crm.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               INSERT INTO crm.seen VALUES (current_setting('statement_timeout'));
+               RETURN NULL; END $$;
+           CREATE TABLE crm.seen (timeout text);
+           CREATE TRIGGER note AFTER INSERT ON leadloop.disable_requests
+           EXECUTE FUNCTION crm.note()""",
+    )
+    opt_out(crm, "a")
+    disable_leads()
+    assert sql.fetch_value(crm, "SELECT timeout FROM crm.seen") == "0"
 
 
 def test_a_row_that_appears_while_a_push_runs_counts(
