@@ -85,9 +85,9 @@ def take_opt_outs(run: CampaignRun[ApiContext]) -> int:
         SourceError: the source cannot be used, or cannot be read in time.
         RunError: another run still reads it, or some opt-outs are not on record yet.
     """
-    with _record_look(run.context, run.campaign) as look:
+    with _record_look(run.context, run.campaign, is_take=True) as look:
         try:
-            taken = _OptOutSync(run).take()
+            taken = _OptOutSync(run, look).take()
         except RunError as error:
             if not (isinstance(error, DatabaseError) and error.disconnected):
                 run.write(opt_out_source.record_read_failure, run.campaign.campaign_id, str(error))
@@ -108,13 +108,15 @@ def has_new_opt_outs(context: ApiContext, campaign: Campaign) -> bool:
         open_source_database(context.settings, database) as reader,
     ):
         table = source.inspect_source(reader, named)
-        digest = opt_out_source.read_digest(reader, named, table, campaign.default_region)
+        with look.reading():
+            digest = opt_out_source.read_digest(reader, named, table, campaign.default_region)
         with database.transaction() as connection:
             has_news = not opt_out_source.is_unchanged(connection, campaign.campaign_id, digest)
         if digest is None and not has_news:
             # Some rows cannot be read, and others may be new.
             with database.dedicated() as connection:
-                unreadable = stage_opt_outs(reader, connection, database, campaign, table)
+                with look.reading():
+                    unreadable = stage_opt_outs(reader, connection, database, campaign, table)
                 has_news = _has_changes(connection, campaign, unreadable)
         look.is_applied = not has_news
     return has_news
@@ -211,8 +213,9 @@ class OptOutReadJob:
 class _OptOutSync:
     """One read of a campaign's opt-out source, under its lock."""
 
-    def __init__(self, run: CampaignRun[ApiContext]) -> None:
+    def __init__(self, run: CampaignRun[ApiContext], look: "_Look") -> None:
         self._run = run
+        self._look = look
         self._database = run.context.database
         self._campaign = run.campaign
         self._id = run.campaign.campaign_id
@@ -235,14 +238,16 @@ class _OptOutSync:
             self._lock(connection)
             table = source.inspect_source(reader, self._named)
             # Before the rows: what is written in between shows as a change later.
-            digest = opt_out_source.read_digest(
-                reader, self._named, table, self._campaign.default_region
-            )
+            with self._look.reading():
+                digest = opt_out_source.read_digest(
+                    reader, self._named, table, self._campaign.default_region
+                )
             taken, unreadable = 0, UnreadableRows()
             if digest is None or not self._is_unchanged(connection, digest):
-                unreadable = stage_opt_outs(
-                    reader, connection, self._database, self._campaign, table
-                )
+                with self._look.reading():
+                    unreadable = stage_opt_outs(
+                        reader, connection, self._database, self._campaign, table
+                    )
                 warn_if_hidden(
                     reader, connection, self._named, table, OPT_OUT_STAGING, self._run.warn
                 )
@@ -414,13 +419,31 @@ def _require_source(campaign: Campaign) -> OptOutSource:
 
 @dataclass
 class _Look:
-    """A look at an opt-out source. `is_applied`: all of its opt-outs are on record."""
+    """A look at an opt-out source.
+
+    Attributes:
+        is_applied: all of its opt-outs are on record.
+        read_at: when its last read ended, seconds of the boot clock.
+        read_s: how long its reads took, seconds.
+    """
 
     is_applied: bool = False
+    read_at: float = 0.0
+    read_s: float = 0.0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Measure the time that the block takes to read the source."""
+        began = read_boot_clock()
+        yield
+        self.read_at = read_boot_clock()
+        self.read_s += self.read_at - began
 
 
 @contextmanager
-def _record_look(context: ApiContext, campaign: Campaign) -> Iterator[_Look]:
+def _record_look(
+    context: ApiContext, campaign: Campaign, *, is_take: bool = False
+) -> Iterator[_Look]:
     """Record the time that the block has taken to read the source, and whether it has failed."""
     looks, began, look = context.opt_out_looks, read_boot_clock(), _Look()
     looks.begin(campaign)
@@ -428,6 +451,13 @@ def _record_look(context: ApiContext, campaign: Campaign) -> Iterator[_Look]:
         yield look
     except BaseException as error:
         failure = str(error) if isinstance(error, RunError) else "it was not read to its end"
-        looks.fail(campaign, began, read_boot_clock(), failure)
+        looks.fail(campaign, began, read_boot_clock(), failure, is_take=is_take)
         raise
-    looks.end(campaign, began, read_boot_clock(), is_applied=look.is_applied)
+    looks.end(
+        campaign,
+        look.read_at - look.read_s,
+        look.read_at,
+        is_applied=look.is_applied,
+        is_take=is_take,
+        waited_s=read_boot_clock() - began - look.read_s,
+    )

@@ -18,6 +18,7 @@ from leadloop.cli.plan import plan_campaigns
 from leadloop.core import opt_out_looks, source_looks
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
+from tasks import opt_out_sync
 from tasks.forget import forget_leads
 from tasks.jobs import CampaignsFailed
 from tasks.opt_in import opt_in_leads
@@ -496,6 +497,40 @@ def test_a_push_does_not_look_for_each_request(
     factories.add_leads(crm, *(f"L{number}" for number in range(20)))
     assert push_leads()["created"] == 20
     assert looks == ["C1"]
+
+
+def test_waits_and_writes_do_not_make_looks_rare(
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on only while the lock is waited for, and while opt-outs are written."""
+    passed = 0.0
+
+    def pass_time(work: Callable[..., Any]) -> Callable[..., Any]:
+        def slowed(*args: Any) -> Any:
+            nonlocal passed
+            passed += 29
+            return work(*args)
+
+        return slowed
+
+    for name in ("lock_opt_out_source", "opt_out_leads"):
+        monkeypatch.setattr(opt_out_source, name, pass_time(getattr(opt_out_source, name)))
+    monkeypatch.setattr(opt_out_sync, "read_boot_clock", lambda: passed)
+    ended: list[tuple[float, float]] = []
+    end = opt_out_looks.OptOutLooks.end
+
+    def record(
+        self: opt_out_looks.OptOutLooks, campaign: Any, began: float, now: float, **more: Any
+    ) -> None:
+        ended.append((began, now))
+        end(self, campaign, began, now, **more)
+        assert self.is_due(campaign, now + 10)
+        assert self.is_slow(campaign), "it must not hold up others"
+
+    monkeypatch.setattr(opt_out_looks.OptOutLooks, "end", record)
+    opt_out(crm, "a")
+    disable_leads()
+    assert (ended, passed) == ([(29, 29)], 58)
 
 
 _WRITTEN = """
