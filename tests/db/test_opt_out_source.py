@@ -15,6 +15,7 @@ from db.opt_out_source import OPT_OUT_STAGING
 from leadloop.core.errors import InvalidLead
 from leadloop.core.phones import REGIONS, format_e164
 from leadloop.core.source_requirements import OptOutSource
+from leadloop.core.unseen_characters import strip_unseen
 from tests import factories, sql
 
 CRM = OptOutSource(name="crm.out", timeout_s=30)
@@ -230,7 +231,10 @@ def test_opt_outs_of_a_person_stay_cancelled(crm: Database) -> None:
 
 _SEPARATORS = st.sampled_from(["", " ", "-", ".", "/", " / ", ") ", "("])
 _DRESS = st.sampled_from(
-    ["{}", " {}", "{} ", "-{}", "{}.", "{}.0", "{}.00", "({}", "{})", "tel: {}"]
+    [
+        *("{}", " {}", "{} ", "-{}", "{}.", "{}.0", "{}.00", "({}", "{})", "tel: {}"),
+        *("{}\ufe0f", "{}\u2028", "\u200b{}", "{}\u202c\n"),
+    ]
 )
 
 
@@ -265,6 +269,7 @@ _ANY_TEXT = st.tuples(
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.lists(written_numbers() | _ANY_TEXT, min_size=1, max_size=30))
+@example(written=[("+14155552671\ufe0f", "US"), ("415 555 2671\u2028", "US")])
 @example(written=[("0 2966 15 123456", "AR"), ("3012345678.0", "US"), ("1-800-FLOWERS", "US")])
 def test_no_lead_with_the_number_is_left_out(
     session: Connection, written: list[tuple[str, str]]
@@ -276,7 +281,7 @@ def test_no_lead_with_the_number_is_left_out(
         )
         for number, region in written:
             try:
-                e164 = format_e164(number, region, _ALL)
+                e164 = format_e164(strip_unseen(number), region, _ALL)
             except InvalidLead:
                 continue
             session.execute(text("TRUNCATE pg_temp.opt_out_changes"))

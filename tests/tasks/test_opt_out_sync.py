@@ -108,6 +108,7 @@ def test_a_number_stops_all_leads_that_have_it(crm: Database, vendor: SandboxHan
     """However it is written; and whoever comes with it later, in each campaign."""
     factories.add_campaign(crm, "C2")
     same = ["+1 (415) 555-0123", "415.555.0123", "4155550123.0", "tel: 415-555-0123", NUMBER]
+    same += ["415-555-0123\ufe0f", "+14155550123\u2028"]
     for number, written in enumerate(same):
         factories.add_leads(crm, factories.build_lead(f"s{number}", phone_number=written))
     factories.add_leads(crm, "other")
