@@ -331,6 +331,11 @@ def read_digest(
     return f"{table.relation} {region} {digest}"
 
 
+def counts_no_row(digest: str | None) -> bool:
+    """Return whether a digest is that of a source without a row: a count, and no sum."""
+    return digest is not None and digest.endswith(" 0")
+
+
 def is_unchanged(connection: Connection, campaign_id: str, digest: str | None) -> bool:
     """Return whether the last read has applied rows of this digest, and none is due again."""
     parameters = {"campaign": campaign_id, "digest": digest}

@@ -32,7 +32,7 @@ from leadloop.core.source_requirements import (
 from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.jobs import DONE, ChunkResult
-from tasks.source_sync import TIMEOUT_STATES, open_source_database, warn_if_hidden
+from tasks.source_sync import HIDDEN_ROWS, TIMEOUT_STATES, open_source_database
 
 P = ParamSpec("P")
 
@@ -109,7 +109,7 @@ def has_new_opt_outs(context: ApiContext, campaign: Campaign) -> bool:
     ):
         table = source.inspect_source(reader, named)
         with look.reading():
-            digest = opt_out_source.read_digest(reader, named, table, campaign.default_region)
+            digest = _read_digest(reader, named, table, campaign.default_region)
         with database.transaction() as connection:
             has_news = not opt_out_source.is_unchanged(connection, campaign.campaign_id, digest)
         if digest is None and not has_news:
@@ -239,18 +239,13 @@ class _OptOutSync:
             table = source.inspect_source(reader, self._named)
             # Before the rows: what is written in between shows as a change later.
             with self._look.reading():
-                digest = opt_out_source.read_digest(
-                    reader, self._named, table, self._campaign.default_region
-                )
+                digest = _read_digest(reader, self._named, table, self._campaign.default_region)
             taken, unreadable = 0, UnreadableRows()
             if digest is None or not self._is_unchanged(connection, digest):
                 with self._look.reading():
                     unreadable = stage_opt_outs(
                         reader, connection, self._database, self._campaign, table
                     )
-                warn_if_hidden(
-                    reader, connection, self._named, table, OPT_OUT_STAGING, self._run.warn
-                )
                 source.clear_read_timeout(connection)
                 taken = self._apply(connection)
                 with connection.begin():
@@ -340,8 +335,12 @@ class _OptOutSync:
             opt_out_source.remember_entries(connection, self._id, dict.fromkeys(named))
 
         return self._try_write(
-            *(connection, len(lead_ids), opt_out_source.opt_out_leads),
-            *(self._id, lead_ids, self._reason),
+            connection,
+            len(lead_ids),
+            opt_out_source.opt_out_leads,
+            self._id,
+            lead_ids,
+            self._reason,
         ) and self._try_write(connection, len(lead_ids), settle)
 
     def _try_write(
@@ -403,6 +402,20 @@ def _read_entries(entries: Sequence[OptOutEntry], secret: bytes, region: str) ->
             named = "" if entry.lead_id is None else f"lead {entry.lead_id[:64]!r}: "
             read.refused[entry.place] = f"{named}{error}"
     return read
+
+
+def _read_digest(
+    reader: Database, named: OptOutSource, table: SourceTable, region: str
+) -> str | None:
+    """Return the digest of an opt-out source (`opt_out_source.read_digest`).
+
+    Raises:
+        SourceError: it cannot be read, or shows no row and row level security may be the reason.
+    """
+    digest = opt_out_source.read_digest(reader, named, table, region)
+    if opt_out_source.counts_no_row(digest) and source.hides_rows(reader, named, table):
+        raise SourceError(f"{named} {HIDDEN_ROWS}")
+    return digest
 
 
 def _has_changes(connection: Connection, campaign: Campaign, unreadable: UnreadableRows) -> bool:

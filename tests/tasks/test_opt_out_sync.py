@@ -10,20 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from db import opt_out_source, session_settings
+from db.campaigns import select_campaigns
 from db.database import Database
 from leadloop.cli.plan import plan_campaigns
 from leadloop.core import opt_out_looks, source_looks
+from leadloop.core.source_requirements import SourceError
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks import opt_out_sync
+from tasks.disable import DISABLE
 from tasks.forget import forget_leads
 from tasks.jobs import CampaignsFailed
 from tasks.opt_in import opt_in_leads
 from tests import factories, sql
-from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads, sync_leads
+from tests.jobs import HOST, audit_leads, disable_leads, poll_outcomes, push_leads, sync_leads
 from tests.sql import fetch_opt_outs, fetch_statuses
 from tests.vendor_leads import create_elsewhere
 
@@ -404,6 +407,58 @@ def test_while_it_cannot_be_read_nobody_is_sent(
     sync_leads()
     assert fetch_statuses(crm) == {"sent": "created", "a": "cancelled"}
     assert problems(crm) == {}
+
+
+@pytest.fixture
+def limited(
+    crm: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """A database whose sources are read by a login that row level security may apply to."""
+    url = make_url(database_url)
+    login = f"reads_{url.database}"
+    sql.execute(
+        crm,
+        f"CREATE ROLE {login} LOGIN; GRANT USAGE ON SCHEMA crm TO {login};"
+        f" GRANT SELECT ON crm.out TO {login}",
+    )
+    reader = url.set(username=login).render_as_string(hide_password=False)
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", reader)
+    yield crm
+    sql.execute(crm, f"DROP OWNED BY {login}; DROP ROLE {login}")
+
+
+def has_news() -> bool:
+    """Have a live run look at the table."""
+    with (
+        DISABLE.open_context(Settings.load(), HOST) as context,
+        context.database.transaction() as c,
+    ):
+        (campaign,) = select_campaigns(c, ["C1"], Settings.load().campaign_rules())
+        return opt_out_sync.has_new_opt_outs(context, campaign)
+
+
+@pytest.mark.parametrize("rows", [1, 0])
+def test_hidden_rows_count_as_a_table_that_cannot_be_read(
+    limited: Database, vendor: SandboxHandle, rows: int
+) -> None:
+    """Nobody is sent, and no row counts as gone; also if the table had no row before."""
+    if rows:
+        opt_out(limited, "a")
+    assert disable_leads()["from_opt_out_source"] == rows
+    assert not has_news()
+    factories.add_leads(limited, "b")
+    sql.execute(limited, "ALTER TABLE crm.out ENABLE ROW LEVEL SECURITY")
+    for look in (push_leads, disable_leads):
+        assert "'crm.out' has no row for the login that reads it, and row level" in failure(look)
+    with pytest.raises(SourceError, match="row level security applies"):
+        has_news()
+    assert fetch_statuses(limited) == {"b": "new"}
+    kept = "SELECT count(*) FROM leadloop.opt_out_source_rows"
+    assert sql.fetch_value(limited, kept) == rows
+    sql.execute(limited, "CREATE POLICY all_rows ON crm.out USING (true)")
+    opt_out(limited, "b")
+    push_leads()
+    assert fetch_statuses(limited) == {"b": "cancelled"}
 
 
 def test_a_locked_lead_holds_up_no_other_opt_outs(
