@@ -112,17 +112,21 @@ SELECT place, lead_id, left(phone_number, {MAX_NUMBER_LENGTH} + 1) AS phone_numb
 # many people who are no leads of the campaign, and the vendor does not know them. While creates are
 # held, the vendor may hold any lead. An id that differs from a lead's only in its notation is
 # marked (`names_no_lead`), and is a problem.
-def _is_in(*tables: str) -> str:
+def _is_in(alias: str, *tables: str) -> str:
     return " OR ".join(
         f"""EXISTS (SELECT FROM leadloop.{table} AS known
-                WHERE known.campaign_id = :campaign AND known.lead_id = given.lead_id)"""
+                WHERE known.campaign_id = :campaign AND known.lead_id = {alias}.lead_id)"""
         for table in tables
     )
 
 
-# The vendor has the lead, and it has no row here.
-_IS_WITHOUT_ROW = _is_in("sent_leads", "lead_outcomes", "outreach_attempts")
-_IS_KNOWN = f"({_is_in('leads')} OR {_IS_WITHOUT_ROW} OR {IS_HELD} IS TRUE)"
+def is_held_by_vendor(alias: str) -> str:
+    """Return SQL: the vendor has the lead of a row with this alias, also if it has no row here."""
+    return f"({_is_in(alias, 'sent_leads', 'lead_outcomes', 'outreach_attempts')})"
+
+
+_IS_STRANGER = f"NOT ({_is_in('given', 'leads')} OR {is_held_by_vendor('given')})"
+_IS_KNOWN = f"(NOT ({_IS_STRANGER}) OR {IS_HELD} IS TRUE)"
 _IS_MISSPELT = """(EXISTS (SELECT FROM leadloop.leads AS lead
              WHERE lead.campaign_id = :campaign AND lead.lead_id = FOLDED(given.lead_id))
      OR EXISTS (SELECT FROM leadloop.leads AS lead
@@ -172,8 +176,31 @@ UPDATE leadloop.disable_requests AS d
    AND (d.lead_id = ANY(ARRAY(SELECT lead_id FROM missed WHERE is_sent))
         OR NOT EXISTS (SELECT FROM leadloop.leads AS lead
                         WHERE lead.campaign_id = :campaign AND lead.lead_id = given.lead_id)
-           AND ({_IS_WITHOUT_ROW}))
+           AND {is_held_by_vendor("given")})
 """)
+# Those of rows that were read during a hold that has ended since: others without a lead may be of
+# leads that were sent, and whose rows were deleted.
+_CANCEL_STRANGERS = text(
+    expand_macros(f"""
+WITH given AS (
+    SELECT given.lead_id
+      FROM leadloop.disable_requests AS given
+     WHERE given.campaign_id = :campaign AND given.status IN ('requested', 'failed')
+       AND given.origin = '{ORIGIN}' AND given.sent_at IS NULL AND {_IS_STRANGER}
+       AND EXISTS (SELECT FROM leadloop.create_holds AS hold
+                    WHERE hold.campaign_id = :campaign
+                      AND given.requested_at BETWEEN hold.held_at AND hold.released_at)
+       AND {IS_HELD} IS NOT TRUE
+     ORDER BY given.lead_id
+       FOR UPDATE
+)
+UPDATE leadloop.disable_requests AS d
+   SET status = 'cancelled', confirmed_at = clock_timestamp(), next_try_at = NULL,
+       names_no_lead = {_IS_MISSPELT}
+  FROM given
+ WHERE d.campaign_id = :campaign AND d.lead_id = given.lead_id
+""")
+)
 _SUPPRESS = text(f"""
 INSERT INTO leadloop.suppressed_numbers (number_key, campaign_id, lead_id)
 SELECT DISTINCT number_key, :campaign, '{NO_LEAD}'
@@ -398,6 +425,14 @@ def request_sent(connection: Connection, campaign_id: str, lead_ids: Sequence[st
         lead_ids: the leads.
     """
     connection.execute(_REQUEST_SENT, {"campaign": campaign_id, "ids": list(lead_ids)})
+
+
+def cancel_strangers(connection: Connection, campaign_id: str) -> int:
+    """Cancel opt-outs of rows that were read while creates were held, if no lead has become known.
+
+    Those that were sent to the vendor stay as they are. Returns the number of cancelled ones.
+    """
+    return connection.execute(_CANCEL_STRANGERS, {"campaign": campaign_id}).rowcount
 
 
 def shorten_lock_waits(connection: Connection) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from db import opt_out_source, source
+from db import create_holds, opt_out_source, opt_outs, source
 from db.database import Database
 from db.opt_out_source import OPT_OUT_STAGING
 from leadloop.core.errors import InvalidLead
@@ -218,6 +218,43 @@ def test_who_was_sent_meanwhile_is_requested(
     assert sql.fetch_opt_outs(crm) == {"a": status, "other": "cancelled"}
     marks = sql.fetch_rows(crm, "SELECT opted_out FROM leadloop.leads")
     assert all(mark["opted_out"] for mark in marks)
+
+
+def test_strangers_of_a_hold_come_last_and_are_cancelled_after_it(crm: Database) -> None:
+    """The vendor may have them all; first come those whom it has for certain."""
+    factories.add_leads(crm, factories.build_lead("z", status="created"))
+    sql.execute(
+        crm,
+        "INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status)"
+        " VALUES ('C1', 'y', 'created');"
+        " INSERT INTO leadloop.create_holds (campaign_id, reason) VALUES ('C1', 'restored')",
+    )
+    strangers = ["A-1", "b", "comes", "sent"]
+    with crm.transaction() as connection:
+        opt_out_source.opt_out_leads(connection, "C1", [*strangers, "y", "z"], "why")
+    assert set(sql.fetch_opt_outs(crm).values()) == {"requested"}
+
+    def pick(limit: int, *exclude: str) -> set[str]:
+        with crm.transaction() as connection:
+            assert opt_outs.cancel_unsent(connection, "C1") == 0
+            picked = opt_outs.pick_due(
+                connection, campaign_id="C1", status="requested", limit=limit, exclude=exclude
+            )
+            return set(picked)
+
+    assert pick(2) == {"y", "z"}
+    assert pick(2, "y", "z", "A-1", "b", "comes") == {"sent"}
+    factories.add_leads(crm, factories.build_lead("comes", status="created"), "a-1")
+    with crm.transaction() as connection:
+        create_holds.release_creates(connection, ["C1"], "nothing was lost")
+        assert opt_outs.cancel_unsent(connection, "C1") == 2
+    left = {"comes", "sent", "y", "z"}
+    assert sql.fetch_opt_outs(crm) == {
+        **dict.fromkeys(left, "requested"),
+        **{"A-1": "cancelled", "b": "cancelled"},
+    }
+    marked = "SELECT lead_id FROM leadloop.disable_requests WHERE names_no_lead"
+    assert sql.fetch_rows(crm, marked) == [{"lead_id": "A-1"}]
 
 
 def test_opt_outs_of_a_person_stay_cancelled(crm: Database) -> None:
