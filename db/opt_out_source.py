@@ -267,6 +267,39 @@ DELETE FROM leadloop.opt_out_source_rows AS known
    AND NOT EXISTS (SELECT FROM pg_temp.opt_out_entries AS entries
                     WHERE entries.entry = known.entry)
 """)
+# After a restore, opt-outs may be missing whose entries are remembered. An entry of a lead id shows
+# whether its opt-out is there. One of a number does not, as its text is not kept: it counts again,
+# which changes nothing where the number is suppressed. An entry that a later opt-in has overruled
+# stays; its number is known if the row has the text of the lead's.
+_LIST_CAMPAIGNS = text("""
+SELECT campaign_id FROM leadloop.campaigns WHERE opt_out_source IS NOT NULL
+ UNION SELECT campaign_id FROM leadloop.opt_out_source_reads ORDER BY campaign_id
+""")
+_LOCK_SHORTLY = text(
+    "SELECT pg_advisory_xact_lock(hashtext('leadloop.opt_outs'), hashtext(:campaign))"
+)
+_ENTRY_OF_LEAD = "sha256(convert_to('lead ' || {}.lead_id, 'UTF8'))"
+_FORGET_UNFOUNDED = text(f"""
+DELETE FROM leadloop.opt_out_source_rows AS known
+ WHERE known.reason IS NULL
+   AND NOT EXISTS (SELECT FROM leadloop.disable_requests AS d
+                    WHERE d.campaign_id = known.campaign_id
+                      AND {_ENTRY_OF_LEAD.format("d")} = known.entry)
+   AND NOT EXISTS (SELECT FROM leadloop.opt_ins AS opt_in
+                    WHERE opt_in.campaign_id = known.campaign_id
+                      AND opt_in.opted_in_at >= known.read_at
+                      AND {_ENTRY_OF_LEAD.format("opt_in")} = known.entry)
+   AND NOT EXISTS (SELECT FROM leadloop.opt_ins AS opt_in
+                     JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
+                     JOIN leadloop.campaigns AS campaign USING (campaign_id)
+                    CROSS JOIN leadloop.number_key AS secret
+                    WHERE opt_in.campaign_id = known.campaign_id
+                      AND opt_in.opted_in_at >= known.read_at
+                      AND sha256(secret.key || convert_to(
+                              'number ' || coalesce(campaign.default_region, :region) || ' '
+                                        || lead.phone_number, 'UTF8')) = known.entry)
+""")
+_FORGET_DIGESTS = text("UPDATE leadloop.opt_out_source_reads SET digest = NULL")
 # Written only where something has changed.
 _RECORD_READ = text("""
 INSERT INTO leadloop.opt_out_source_reads AS read (campaign_id, digest, unreadable)
@@ -485,6 +518,22 @@ def count_sent(connection: Connection, campaign_id: str, lead_ids: Sequence[str]
 def forget_vanished(connection: Connection, campaign_id: str) -> int:
     """Forget entries whose rows are gone: one that comes back is new. Returns their number."""
     return connection.execute(_FORGET_VANISHED, {"campaign": campaign_id}).rowcount
+
+
+def forget_unfounded(connection: Connection, *, region: str) -> None:
+    """Have opt-outs that a restore has lost taken again, in all campaigns; idempotent.
+
+    Each row that stands in an opt-out source and has no opt-out counts again, unless its lead has
+    opted in since. In doubt it counts.
+
+    Args:
+        connection: a transaction; waits for reads of opt-out sources, which would write last.
+        region: the default region of phone numbers.
+    """
+    for campaign_id in connection.scalars(_LIST_CAMPAIGNS).all():
+        connection.execute(_LOCK_SHORTLY, {"campaign": campaign_id})
+    connection.execute(_FORGET_UNFOUNDED, {"region": region})
+    connection.execute(_FORGET_DIGESTS)
 
 
 def record_read(

@@ -23,6 +23,7 @@ from leadloop.settings import Settings
 from tasks import opt_out_sync
 from tasks.disable import DISABLE
 from tasks.forget import forget_leads
+from tasks.held_creates import report_restore
 from tasks.jobs import CampaignsFailed
 from tasks.opt_in import opt_in_leads
 from tests import factories, sql
@@ -237,6 +238,40 @@ def test_who_opts_in_stays_until_a_row_comes_back(
     assert push_leads()["created"] == 0
     assert fetch_statuses(crm) == {"a": "cancelled"}
     assert vendor.store.creations("C1") == {}
+
+
+def test_a_restore_has_lost_opt_outs_taken_again(crm: Database, vendor: SandboxHandle) -> None:
+    """By id and by number; but not those of people who opted in, where that can be told."""
+    settings = Settings.load()
+    people = [("id in", "415-555-0101"), ("number in", "415-555-0102"), ("again", "415-555-0103")]
+    people += [("id lost", "415-555-0104"), ("number lost", "415-555-0105"), ("id", "415-555-0106")]
+    for lead_id, number in people:
+        factories.add_leads(crm, factories.build_lead(lead_id, phone_number=number))
+    for row in (("id in", None), (None, "415-555-0102"), ("again", None)):
+        opt_out(crm, *row)
+    disable_leads()
+    opt_in_leads(crm, settings, "C1", ["id in", "number in", "again"], "a mistake")
+    sql.execute(crm, "DELETE FROM crm.out WHERE lead_id = 'again'")
+    disable_leads()
+    for row in (("again", None), ("id lost", None), (None, "+1 415 555 0105"), ("id", None)):
+        opt_out(crm, *row)
+    disable_leads()
+    out = {"again", "id lost", "number lost", "id"}
+    assert set(fetch_opt_outs(crm)) == out
+    sql.execute(
+        crm,
+        """DELETE FROM leadloop.disable_requests WHERE lead_id <> 'id';
+           DELETE FROM leadloop.suppressed_numbers;
+           UPDATE leadloop.leads SET opted_out = false, status = 'new' WHERE lead_id <> 'id'""",
+    )
+    assert disable_leads()["from_opt_out_source"] == 0
+    assert set(fetch_opt_outs(crm)) == {"id"}
+    report_restore(crm, settings, [])
+    assert disable_leads()["from_opt_out_source"] == 3
+    assert set(fetch_opt_outs(crm)) == out
+    report_restore(crm, settings, [])
+    disable_leads()
+    assert set(fetch_opt_outs(crm)) == out
 
 
 def test_who_opts_in_is_sent(crm: Database, vendor: SandboxHandle) -> None:
