@@ -41,6 +41,7 @@ OPT_OUT_STAGING = Staging(
 )
 
 _LOCK = text("SELECT pg_advisory_lock(hashtext('leadloop.opt_outs'), hashtext(:campaign))")
+_SHORTEN_WAITS = text("SET lock_timeout = '1s'")
 # The order of the rows does not count. Each name is qualified: the statement runs with the search
 # path of the role.
 _DIGEST = """
@@ -106,17 +107,26 @@ SELECT place, lead_id, left(phone_number, {MAX_NUMBER_LENGTH} + 1) AS phone_numb
   FROM pg_temp.opt_out_changes WHERE place > :after ORDER BY place LIMIT {_CHUNK_ROWS}
 """)
 
+
 # A lead that is unknown here was never sent, so its opt-out is cancelled at once: a source may name
 # many people who are no leads of the campaign, and the vendor does not know them. While creates are
 # held, the vendor may hold any lead. An id that differs from a lead's only in its notation is
 # marked (`names_no_lead`), and is a problem.
-_IS_KNOWN = f"""({
-    " OR ".join(
-        f'''EXISTS (SELECT FROM leadloop.{table} AS known
-                WHERE known.campaign_id = :campaign AND known.lead_id = given.lead_id)'''
-        for table in ("leads", "sent_leads", "lead_outcomes", "outreach_attempts")
+def _is_in(alias: str, *tables: str) -> str:
+    return " OR ".join(
+        f"""EXISTS (SELECT FROM leadloop.{table} AS known
+                WHERE known.campaign_id = :campaign AND known.lead_id = {alias}.lead_id)"""
+        for table in tables
     )
-} OR {IS_HELD} IS TRUE)"""
+
+
+def is_held_by_vendor(alias: str) -> str:
+    """Return SQL: the vendor has the lead of a row with this alias, also if it has no row here."""
+    return f"({_is_in(alias, 'sent_leads', 'lead_outcomes', 'outreach_attempts')})"
+
+
+_IS_STRANGER = f"NOT ({_is_in('given', 'leads')} OR {is_held_by_vendor('given')})"
+_IS_KNOWN = f"(NOT ({_IS_STRANGER}) OR {IS_HELD} IS TRUE)"
 _IS_MISSPELT = """(EXISTS (SELECT FROM leadloop.leads AS lead
              WHERE lead.campaign_id = :campaign AND lead.lead_id = FOLDED(given.lead_id))
      OR EXISTS (SELECT FROM leadloop.leads AS lead
@@ -134,6 +144,61 @@ SELECT :campaign, given.lead_id, :reason, '{ORIGIN}',
           FROM unnest(CAST(:ids AS text[])) AS given (lead_id) OFFSET 0) AS given
  ORDER BY given.lead_id
 ON CONFLICT DO NOTHING
+""")
+)
+# In a later transaction than `_OPT_OUT`: a lead may have been inserted and claimed before that
+# committed, when neither saw the other. A lead that comes from now on sees its opt-out. Leads are
+# locked before opt-outs, hence ARRAY.
+_IS_SENT = """(lead.status IN ('sending', 'created', 'in_doubt')
+        OR lead.status = 'rejected' AND lead.sent_at IS NOT NULL)"""
+_REQUEST_SENT = text(f"""
+WITH missed AS (
+    SELECT lead.lead_id, lead.opted_out, {_IS_SENT} AS is_sent
+      FROM leadloop.leads AS lead
+      JOIN leadloop.disable_requests AS d USING (campaign_id, lead_id)
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = ANY(:ids)
+       AND (NOT lead.opted_out
+            OR d.origin = '{ORIGIN}' AND d.status = 'cancelled' AND {_IS_SENT})
+     ORDER BY lead.lead_id
+       FOR NO KEY UPDATE OF lead
+), marked AS (
+    UPDATE leadloop.leads AS lead SET opted_out = true
+      FROM missed
+     WHERE lead.campaign_id = :campaign AND lead.lead_id = missed.lead_id AND NOT missed.opted_out
+), given AS (
+    SELECT lead_id FROM unnest(CAST(:ids AS text[])) AS given (lead_id)
+)
+UPDATE leadloop.disable_requests AS d
+   SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL
+  FROM given
+ WHERE d.campaign_id = :campaign AND d.lead_id = given.lead_id
+   AND d.origin = '{ORIGIN}' AND d.status = 'cancelled'
+   AND (d.lead_id = ANY(ARRAY(SELECT lead_id FROM missed WHERE is_sent))
+        OR NOT EXISTS (SELECT FROM leadloop.leads AS lead
+                        WHERE lead.campaign_id = :campaign AND lead.lead_id = given.lead_id)
+           AND {is_held_by_vendor("given")})
+""")
+# Those of rows that were read during a hold that has ended since: others without a lead may be of
+# leads that were sent, and whose rows were deleted.
+_CANCEL_STRANGERS = text(
+    expand_macros(f"""
+WITH given AS (
+    SELECT given.lead_id
+      FROM leadloop.disable_requests AS given
+     WHERE given.campaign_id = :campaign AND given.status IN ('requested', 'failed')
+       AND given.origin = '{ORIGIN}' AND given.sent_at IS NULL AND {_IS_STRANGER}
+       AND EXISTS (SELECT FROM leadloop.create_holds AS hold
+                    WHERE hold.campaign_id = :campaign
+                      AND given.requested_at BETWEEN hold.held_at AND hold.released_at)
+       AND {IS_HELD} IS NOT TRUE
+     ORDER BY given.lead_id
+       FOR UPDATE
+)
+UPDATE leadloop.disable_requests AS d
+   SET status = 'cancelled', confirmed_at = clock_timestamp(), next_try_at = NULL,
+       names_no_lead = {_IS_MISSPELT}
+  FROM given
+ WHERE d.campaign_id = :campaign AND d.lead_id = given.lead_id
 """)
 )
 _SUPPRESS = text(f"""
@@ -202,6 +267,39 @@ DELETE FROM leadloop.opt_out_source_rows AS known
    AND NOT EXISTS (SELECT FROM pg_temp.opt_out_entries AS entries
                     WHERE entries.entry = known.entry)
 """)
+# After a restore, opt-outs may be missing whose entries are remembered. An entry of a lead id shows
+# whether its opt-out is there. One of a number does not, as its text is not kept: it counts again,
+# which changes nothing where the number is suppressed. An entry that a later opt-in has overruled
+# stays; its number is known if the row has the text of the lead's.
+_LIST_CAMPAIGNS = text("""
+SELECT campaign_id FROM leadloop.campaigns WHERE opt_out_source IS NOT NULL
+ UNION SELECT campaign_id FROM leadloop.opt_out_source_reads ORDER BY campaign_id
+""")
+_LOCK_SHORTLY = text(
+    "SELECT pg_advisory_xact_lock(hashtext('leadloop.opt_outs'), hashtext(:campaign))"
+)
+_ENTRY_OF_LEAD = "sha256(convert_to('lead ' || {}.lead_id, 'UTF8'))"
+_FORGET_UNFOUNDED = text(f"""
+DELETE FROM leadloop.opt_out_source_rows AS known
+ WHERE known.reason IS NULL
+   AND NOT EXISTS (SELECT FROM leadloop.disable_requests AS d
+                    WHERE d.campaign_id = known.campaign_id
+                      AND {_ENTRY_OF_LEAD.format("d")} = known.entry)
+   AND NOT EXISTS (SELECT FROM leadloop.opt_ins AS opt_in
+                    WHERE opt_in.campaign_id = known.campaign_id
+                      AND opt_in.opted_in_at >= known.read_at
+                      AND {_ENTRY_OF_LEAD.format("opt_in")} = known.entry)
+   AND NOT EXISTS (SELECT FROM leadloop.opt_ins AS opt_in
+                     JOIN leadloop.leads AS lead USING (campaign_id, lead_id)
+                     JOIN leadloop.campaigns AS campaign USING (campaign_id)
+                    CROSS JOIN leadloop.number_key AS secret
+                    WHERE opt_in.campaign_id = known.campaign_id
+                      AND opt_in.opted_in_at >= known.read_at
+                      AND sha256(secret.key || convert_to(
+                              'number ' || coalesce(campaign.default_region, :region) || ' '
+                                        || lead.phone_number, 'UTF8')) = known.entry)
+""")
+_FORGET_DIGESTS = text("UPDATE leadloop.opt_out_source_reads SET digest = NULL")
 # Written only where something has changed.
 _RECORD_READ = text("""
 INSERT INTO leadloop.opt_out_source_reads AS read (campaign_id, digest, unreadable)
@@ -293,6 +391,11 @@ def read_digest(
     return f"{table.relation} {region} {digest}"
 
 
+def counts_no_row(digest: str | None) -> bool:
+    """Return whether a digest is that of a source without a row: a count, and no sum."""
+    return digest is not None and digest.endswith(" 0")
+
+
 def is_unchanged(connection: Connection, campaign_id: str, digest: str | None) -> bool:
     """Return whether the last read has applied rows of this digest, and none is due again."""
     parameters = {"campaign": campaign_id, "digest": digest}
@@ -343,6 +446,37 @@ def opt_out_leads(
     return connection.execute(_OPT_OUT, parameters).rowcount
 
 
+def request_sent(connection: Connection, campaign_id: str, lead_ids: Sequence[str]) -> None:
+    """Request opt-outs again whose leads were sent while `opt_out_leads` inserted them; idempotent.
+
+    That took them for strangers. An opt-out that was cancelled with a lead that was never sent
+    stays cancelled.
+
+    Args:
+        connection: a later transaction than that of `opt_out_leads`.
+        campaign_id: the campaign.
+        lead_ids: the leads.
+    """
+    connection.execute(_REQUEST_SENT, {"campaign": campaign_id, "ids": list(lead_ids)})
+
+
+def cancel_strangers(connection: Connection, campaign_id: str) -> int:
+    """Cancel opt-outs of rows that were read while creates were held, if no lead has become known.
+
+    Those that were sent to the vendor stay as they are. Returns the number of cancelled ones.
+    """
+    return connection.execute(_CANCEL_STRANGERS, {"campaign": campaign_id}).rowcount
+
+
+def shorten_lock_waits(connection: Connection) -> None:
+    """Let later transactions of the connection wait a second for a lock.
+
+    After a lock timeout: of many chunks with a locked lead, each would wait as long.
+    """
+    with connection.begin():
+        connection.execute(_SHORTEN_WAITS)
+
+
 def remember_entries(
     connection: Connection, campaign_id: str, reasons: Mapping[int, str | None]
 ) -> None:
@@ -384,6 +518,22 @@ def count_sent(connection: Connection, campaign_id: str, lead_ids: Sequence[str]
 def forget_vanished(connection: Connection, campaign_id: str) -> int:
     """Forget entries whose rows are gone: one that comes back is new. Returns their number."""
     return connection.execute(_FORGET_VANISHED, {"campaign": campaign_id}).rowcount
+
+
+def forget_unfounded(connection: Connection, *, region: str) -> None:
+    """Have opt-outs that a restore has lost taken again, in all campaigns; idempotent.
+
+    Each row that stands in an opt-out source and has no opt-out counts again, unless its lead has
+    opted in since. In doubt it counts.
+
+    Args:
+        connection: a transaction; waits for reads of opt-out sources, which would write last.
+        region: the default region of phone numbers.
+    """
+    for campaign_id in connection.scalars(_LIST_CAMPAIGNS).all():
+        connection.execute(_LOCK_SHORTLY, {"campaign": campaign_id})
+    connection.execute(_FORGET_UNFOUNDED, {"region": region})
+    connection.execute(_FORGET_DIGESTS)
 
 
 def record_read(

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 
 from db.create_holds import IS_HELD
 from db.latencies import build_count
+from db.opt_out_source import ORIGIN, cancel_strangers, is_held_by_vendor
 from leadloop.core.opt_ins import OPTED_OUT_REASON
 
 _REQUEST = text("""
@@ -57,7 +58,8 @@ UPDATE leadloop.disable_requests AS d
 """)
 
 # Oldest first; opt-outs that the vendor rejected come last: they may be many, and stop the run. A
-# lead that another run is sending now is left for later: the vendor may not hold it yet.
+# lead that another run is sending now is left for later: the vendor may not hold it yet. While
+# creates are held, strangers of an opt-out source are due too: after those whom the vendor has.
 _PICK_DUE = text(f"""
 UPDATE leadloop.disable_requests AS d
    SET sent_at = coalesce(d.sent_at, clock_timestamp())
@@ -75,7 +77,9 @@ UPDATE leadloop.disable_requests AS d
            AND NOT EXISTS (SELECT FROM leadloop.sent_leads AS sent
                             WHERE sent.campaign_id = r.campaign_id AND sent.lead_id = r.lead_id
                               AND sent.doubted_at = 'infinity')
-         ORDER BY r.tried_at NULLS FIRST, r.requested_at, r.lead_id
+         ORDER BY (lead.lead_id IS NULL AND r.origin = '{ORIGIN}'
+                   AND NOT {is_held_by_vendor("r")}) IS TRUE,
+                  r.tried_at NULLS FIRST, r.requested_at, r.lead_id
          LIMIT :limit) AS due
  WHERE d.campaign_id = due.campaign_id AND d.lead_id = due.lead_id
 RETURNING d.lead_id
@@ -224,10 +228,13 @@ def record_opt_outs(
 def cancel_unsent(connection: Connection, campaign_id: str) -> int:
     """Cancel opted-out leads that were never sent; mark the others `opted_out`.
 
+    After a hold of creates, opt-outs of strangers are cancelled too.
+
     Returns:
         The number of opt-outs settled without a request to the vendor.
     """
-    return connection.execute(_CANCEL_UNSENT, {"campaign": campaign_id}).rowcount
+    cancelled = connection.execute(_CANCEL_UNSENT, {"campaign": campaign_id}).rowcount
+    return cancelled + cancel_strangers(connection, campaign_id)
 
 
 def pick_due(

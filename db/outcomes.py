@@ -163,8 +163,6 @@ WITH these AS (
                           WHERE campaign_id = :campaign AND lead_id = stage.lead_id
                             AND origin = 'opt_out_source' AND status = 'cancelled'
                          OFFSET 0) AS request
-     WHERE NOT EXISTS (SELECT FROM leadloop.leads AS lead
-                        WHERE lead.campaign_id = :campaign AND lead.lead_id = request.lead_id)
 )
 UPDATE leadloop.disable_requests AS d
    SET status = 'requested', confirmed_at = NULL, tries = 0, last_error = NULL

@@ -50,6 +50,7 @@ SELECT set_config('statement_timeout', :timeout, false), set_config('TimeZone', 
        set_config('DateStyle', 'ISO', false), set_config('IntervalStyle', 'postgres', false),
        set_config('bytea_output', 'hex', false), set_config('extra_float_digits', '1', false)
 """)
+_CLEAR_TIMEOUT = text("SET statement_timeout = 0")
 # Unqualified names in functions that a view calls resolve by the role's search path, as their owner
 # expects. The transaction is read-only and rolled back.
 _READ_ONLY = text("SET TRANSACTION READ ONLY")
@@ -328,6 +329,12 @@ def set_read_limits(connection: Connection, timeout_s: int) -> None:
     """
     with connection.begin():
         connection.execute(_SET, {"timeout": f"{timeout_s}s"})
+
+
+def clear_read_timeout(connection: Connection) -> None:
+    """End the statement timeout of `set_read_limits`, before a connection writes our own rows."""
+    with connection.begin():
+        connection.execute(_CLEAR_TIMEOUT)
 
 
 @contextmanager

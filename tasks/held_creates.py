@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from db import campaigns, create_holds
+from db import campaigns, create_holds, opt_out_source
 from db.create_holds import CreateHold
 from db.database import Connection, Database
 from leadloop.core.errors import RunError, UsageError
@@ -71,6 +71,8 @@ def report_restore(
 ) -> list[CreateHold]:
     """Hold the creates of campaigns after a restore; idempotent. No ids: of all campaigns.
 
+    Opt-outs from the campaigns' own tables that the restore has lost are taken again.
+
     Returns:
         The open holds of these campaigns.
 
@@ -83,6 +85,7 @@ def report_restore(
         if not campaigns.list_campaigns(connection, campaign_ids, settings.campaign_rules()):
             raise UsageError("there is no campaign to hold in leadloop.campaigns")
         create_holds.hold_creates(connection, campaign_ids, _RESTORED)
+        opt_out_source.forget_unfounded(connection, region=settings.default_region)
         return create_holds.list_holds(connection, campaign_ids)
 
     return database.retry(hold)

@@ -46,7 +46,7 @@ from tasks.source_sync import differs_from_source
 
 #: The lanes, and the purposes of their requests. Slow are the opt-outs of campaigns whose last
 #: disable has failed: it may take minutes, in which others must not wait. So may a look at an
-#: opt-out source that is slow or locked; looks send nothing to the vendor.
+#: opt-out source that has not proved quick; looks send nothing to the vendor.
 LANES = {
     "opt-out sources": Purpose.OPT_OUTS,
     "slow opt-out sources": Purpose.OPT_OUTS,

@@ -4,9 +4,10 @@ A read comes before leads are sent. If the source cannot be read, people who hav
 might be called: then no lead of the campaign is sent.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Concatenate, ParamSpec
 
 from db import opt_out_source, source
 from db.database import Connection, Database, DatabaseError
@@ -31,7 +32,9 @@ from leadloop.core.source_requirements import (
 from tasks.context import ApiContext, CampaignRun
 from tasks.counters import Counters
 from tasks.jobs import DONE, ChunkResult
-from tasks.source_sync import TIMEOUT_STATES, open_source_database, warn_if_hidden
+from tasks.source_sync import HIDDEN_ROWS, TIMEOUT_STATES, open_source_database
+
+P = ParamSpec("P")
 
 # Leads a transaction: it is short, so that other transactions wait for few leads.
 _CHUNK_LEADS = 1000
@@ -55,7 +58,7 @@ def may_send(run: CampaignRun[ApiContext]) -> bool:
 
     Raises:
         SourceError: the table cannot be read.
-        RunError: another run still reads it.
+        RunError: another run still reads it, or some opt-outs are not on record yet.
     """
     campaign, looks = run.campaign, run.context.opt_out_looks
     if campaign.opt_out_source is None:
@@ -80,13 +83,14 @@ def take_opt_outs(run: CampaignRun[ApiContext]) -> int:
 
     Raises:
         SourceError: the source cannot be used, or cannot be read in time.
-        RunError: another run still reads it.
+        RunError: another run still reads it, or some opt-outs are not on record yet.
     """
-    with _record_look(run.context, run.campaign) as look:
+    with _record_look(run.context, run.campaign, is_take=True) as look:
         try:
-            taken = _OptOutSync(run).take()
-        except SourceError as error:
-            run.write(opt_out_source.record_read_failure, run.campaign.campaign_id, str(error))
+            taken = _OptOutSync(run, look).take()
+        except RunError as error:
+            if not (isinstance(error, DatabaseError) and error.disconnected):
+                run.write(opt_out_source.record_read_failure, run.campaign.campaign_id, str(error))
             raise
         look.is_applied = True
     return taken
@@ -104,13 +108,15 @@ def has_new_opt_outs(context: ApiContext, campaign: Campaign) -> bool:
         open_source_database(context.settings, database) as reader,
     ):
         table = source.inspect_source(reader, named)
-        digest = opt_out_source.read_digest(reader, named, table, campaign.default_region)
+        with look.reading():
+            digest = _read_digest(reader, named, table, campaign.default_region)
         with database.transaction() as connection:
             has_news = not opt_out_source.is_unchanged(connection, campaign.campaign_id, digest)
         if digest is None and not has_news:
             # Some rows cannot be read, and others may be new.
             with database.dedicated() as connection:
-                unreadable = stage_opt_outs(reader, connection, database, campaign, table)
+                with look.reading():
+                    unreadable = stage_opt_outs(reader, connection, database, campaign, table)
                 has_news = _has_changes(connection, campaign, unreadable)
         look.is_applied = not has_news
     return has_news
@@ -207,16 +213,24 @@ class OptOutReadJob:
 class _OptOutSync:
     """One read of a campaign's opt-out source, under its lock."""
 
-    def __init__(self, run: CampaignRun[ApiContext]) -> None:
+    def __init__(self, run: CampaignRun[ApiContext], look: "_Look") -> None:
         self._run = run
+        self._look = look
         self._database = run.context.database
         self._campaign = run.campaign
         self._id = run.campaign.campaign_id
         self._named = _require_source(run.campaign)
         self._reason = f"a row of the opt-out source {self._named.name}"
+        # The opt-outs that could not be put on record.
+        self._locked_count = 0
 
     def take(self) -> int:
-        """Read the source and apply what is new; return the number of ids and numbers."""
+        """Read the source and apply what is new; return the number of ids and numbers.
+
+        Raises:
+            RunError: other connections lock some leads for too long. All other opt-outs are on
+                record, and these are new to the next look.
+        """
         with (
             open_source_database(self._run.context.settings, self._database) as reader,
             self._database.dedicated() as connection,
@@ -224,21 +238,26 @@ class _OptOutSync:
             self._lock(connection)
             table = source.inspect_source(reader, self._named)
             # Before the rows: what is written in between shows as a change later.
-            digest = opt_out_source.read_digest(
-                reader, self._named, table, self._campaign.default_region
-            )
+            with self._look.reading():
+                digest = _read_digest(reader, self._named, table, self._campaign.default_region)
             taken, unreadable = 0, UnreadableRows()
             if digest is None or not self._is_unchanged(connection, digest):
-                unreadable = stage_opt_outs(
-                    reader, connection, self._database, self._campaign, table
-                )
-                warn_if_hidden(
-                    reader, connection, self._named, table, OPT_OUT_STAGING, self._run.warn
-                )
+                with self._look.reading():
+                    unreadable = stage_opt_outs(
+                        reader, connection, self._database, self._campaign, table
+                    )
+                source.clear_read_timeout(connection)
                 taken = self._apply(connection)
                 with connection.begin():
                     if not unreadable.count:
                         opt_out_source.forget_vanished(connection, self._id)
+                if self._locked_count:
+                    raise RunError(
+                        f"{self._named} has {self._locked_count:,} opt-outs that are not on record,"
+                        " because other connections lock their rows (pg_locks shows which); all"
+                        " others are; end those connections and run this again"
+                    )
+                with connection.begin():
                     opt_out_source.record_read(
                         connection, self._id, digest=digest, unreadable=unreadable.count
                     )
@@ -264,7 +283,7 @@ class _OptOutSync:
             return opt_out_source.is_unchanged(connection, self._id, digest)
 
     def _apply(self, connection: Connection) -> int:
-        """Put all new entries on record, each chunk in a transaction; return their number.
+        """Put all new entries on record, in chunks; return their number.
 
         Numbers are suppressed at once, and remembered once all leads that have them have opted out.
         """
@@ -272,27 +291,80 @@ class _OptOutSync:
             secret = get_hash_key(connection)
         taken = 0
         for chunk in iter_new_entries(connection, secret, self._campaign.default_region):
-            with connection.begin():
-                opt_out_source.opt_out_leads(
-                    connection, self._id, list(chunk.lead_ids.values()), self._reason
-                )
-                opt_out_source.suppress_numbers(
-                    connection, self._id, [key for _, key in chunk.numbers.values()]
-                )
-                opt_out_source.note_numbers(connection, chunk.numbers)
-                opt_out_source.remember_entries(
-                    connection, self._id, {**dict.fromkeys(chunk.lead_ids), **chunk.refused}
-                )
-            taken += len(chunk.lead_ids) + len(chunk.numbers)
+            if self._try_write(connection, len(chunk.numbers), self._suppress, chunk):
+                taken += len(chunk.numbers)
+            if self._opt_out(connection, chunk.lead_ids):
+                taken += len(chunk.lead_ids)
         with connection.begin():
             matched = find_leads_with_numbers(connection, self._campaign, secret)
+        have_all = True
         for first in range(0, len(matched), _CHUNK_LEADS):
-            chunk_ids = matched[first : first + _CHUNK_LEADS]
+            have_all &= self._opt_out(connection, {}, matched[first : first + _CHUNK_LEADS])
+        if have_all:
             with connection.begin():
-                opt_out_source.opt_out_leads(connection, self._id, chunk_ids, self._reason)
-        with connection.begin():
-            opt_out_source.remember_numbers(connection, self._id)
+                opt_out_source.remember_numbers(connection, self._id)
         return taken
+
+    def _suppress(self, connection: Connection, chunk: ReadEntries) -> None:
+        opt_out_source.suppress_numbers(
+            connection, self._id, [key for _, key in chunk.numbers.values()]
+        )
+        opt_out_source.note_numbers(connection, chunk.numbers)
+        opt_out_source.remember_entries(connection, self._id, chunk.refused)
+
+    def _opt_out(
+        self, connection: Connection, named: Mapping[int, str], matched: Sequence[str] = ()
+    ) -> bool:
+        """Put opt-outs of leads on record, and remember the entries that named them.
+
+        That takes two transactions (`opt_out_source.request_sent`): an entry that is remembered is
+        never looked at again.
+
+        Args:
+            connection: the connection that has the entries, outside of a transaction.
+            named: the lead ids of entries, by place.
+            matched: other leads, which have the number of an entry.
+
+        Returns:
+            Whether they are on record.
+        """
+        lead_ids = [*named.values(), *matched]
+
+        def settle(connection: Connection) -> None:
+            opt_out_source.request_sent(connection, self._id, lead_ids)
+            opt_out_source.remember_entries(connection, self._id, dict.fromkeys(named))
+
+        return self._try_write(
+            connection,
+            len(lead_ids),
+            opt_out_source.opt_out_leads,
+            self._id,
+            lead_ids,
+            self._reason,
+        ) and self._try_write(connection, len(lead_ids), settle)
+
+    def _try_write(
+        self,
+        connection: Connection,
+        amount: int,
+        write: Callable[Concatenate[Connection, P], object],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bool:
+        """Write in a transaction; return False if that waited too long for a lock.
+
+        `amount`: the opt-outs that are not on record then.
+        """
+        try:
+            with self._database.translate_errors(), connection.begin():
+                write(connection, *args, **kwargs)
+        except DatabaseError as error:
+            if error.sqlstate not in TIMEOUT_STATES:
+                raise
+            self._locked_count += amount
+            opt_out_source.shorten_lock_waits(connection)
+            return False
+        return True
 
     def _warn(self, connection: Connection, unreadable: UnreadableRows) -> None:
         """Warn about rows by which nobody opts out, for as long as they stand in the source."""
@@ -332,6 +404,20 @@ def _read_entries(entries: Sequence[OptOutEntry], secret: bytes, region: str) ->
     return read
 
 
+def _read_digest(
+    reader: Database, named: OptOutSource, table: SourceTable, region: str
+) -> str | None:
+    """Return the digest of an opt-out source (`opt_out_source.read_digest`).
+
+    Raises:
+        SourceError: it cannot be read, or shows no row and row level security may be the reason.
+    """
+    digest = opt_out_source.read_digest(reader, named, table, region)
+    if opt_out_source.counts_no_row(digest) and source.hides_rows(reader, named, table):
+        raise SourceError(f"{named} {HIDDEN_ROWS}")
+    return digest
+
+
 def _has_changes(connection: Connection, campaign: Campaign, unreadable: UnreadableRows) -> bool:
     with connection.begin():
         known = opt_out_source.count_unreadable(connection, campaign.campaign_id)
@@ -346,13 +432,31 @@ def _require_source(campaign: Campaign) -> OptOutSource:
 
 @dataclass
 class _Look:
-    """A look at an opt-out source. `is_applied`: all of its opt-outs are on record."""
+    """A look at an opt-out source.
+
+    Attributes:
+        is_applied: all of its opt-outs are on record.
+        read_at: when its last read ended, seconds of the boot clock.
+        read_s: how long its reads took, seconds.
+    """
 
     is_applied: bool = False
+    read_at: float = 0.0
+    read_s: float = 0.0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Measure the time that the block takes to read the source."""
+        began = read_boot_clock()
+        yield
+        self.read_at = read_boot_clock()
+        self.read_s += self.read_at - began
 
 
 @contextmanager
-def _record_look(context: ApiContext, campaign: Campaign) -> Iterator[_Look]:
+def _record_look(
+    context: ApiContext, campaign: Campaign, *, is_take: bool = False
+) -> Iterator[_Look]:
     """Record the time that the block has taken to read the source, and whether it has failed."""
     looks, began, look = context.opt_out_looks, read_boot_clock(), _Look()
     looks.begin(campaign)
@@ -360,6 +464,13 @@ def _record_look(context: ApiContext, campaign: Campaign) -> Iterator[_Look]:
         yield look
     except BaseException as error:
         failure = str(error) if isinstance(error, RunError) else "it was not read to its end"
-        looks.fail(campaign, began, read_boot_clock(), failure)
+        looks.fail(campaign, began, read_boot_clock(), failure, is_take=is_take)
         raise
-    looks.end(campaign, began, read_boot_clock(), is_applied=look.is_applied)
+    looks.end(
+        campaign,
+        look.read_at - look.read_s,
+        look.read_at,
+        is_applied=look.is_applied,
+        is_take=is_take,
+        waited_s=read_boot_clock() - began - look.read_s,
+    )

@@ -8,6 +8,7 @@ from typing import Any
 
 from db import learned_limits, opt_out_source, push_preview, source, suppressed_numbers
 from db.database import Connection, Database
+from db.opt_out_source import OPT_OUT_STAGING
 from db.push_preview import PreviewRow
 from db.unreadable_rows import without_unconvertible
 from leadloop.core.campaign_rules import Campaign
@@ -23,7 +24,7 @@ from leadloop.core.source_requirements import (
 from leadloop.settings import Settings
 from tasks.batch_limits import BatchLimits
 from tasks.opt_out_sync import find_leads_with_numbers, iter_new_entries, stage_opt_outs
-from tasks.source_sync import open_source_database, stage_source
+from tasks.source_sync import open_source_database, stage_source, warn_if_hidden
 
 _CHUNK_ROWS = 1000
 
@@ -65,6 +66,7 @@ def preview_push(
             with open_source_database(settings, database) as reader:
                 table = source.inspect_source(reader, opt_outs_named)
                 refused = stage_opt_outs(reader, connection, database, campaign, table)
+                warn_if_hidden(reader, connection, opt_outs_named, table, OPT_OUT_STAGING, warn)
             opt_outs = _read_opt_outs(connection, campaign, refused.count)
         with push_preview.read_only_snapshot(connection):
             builder = _PreviewBuilder(connection, campaign, settings.default_region, opt_outs)

@@ -29,7 +29,9 @@ class OptOutLooks:
         self._locks: dict[str, Lock] = {}
         self._fresh_until: dict[str, float] = {}
         self._failures: dict[str, str] = {}
-        self._slow: set[str] = set()
+        # The sources whose last look was quick, and those whose last take was slow.
+        self._quick: set[str] = set()
+        self._slow_takes: set[str] = set()
 
     def get_lock(self, campaign: Campaign) -> Lock:
         """Return the lock of the campaign's looks."""
@@ -55,8 +57,13 @@ class OptOutLooks:
         return now < self._fresh_until.get(_find_key(campaign), -math.inf)
 
     def is_slow(self, campaign: Campaign) -> bool:
-        """Return whether the last look took long, or failed."""
-        return _find_key(campaign) in self._slow
+        """Return whether a look or a take may take long, so that it must hold up no others.
+
+        Both may, until a look was quick; and again once the last take was slow. One that failed
+        was slow.
+        """
+        key = _find_key(campaign)
+        return key not in self._quick or key in self._slow_takes
 
     def find_failure(self, campaign: Campaign) -> str | None:
         """Return how the last look failed; None if it did not."""
@@ -66,29 +73,49 @@ class OptOutLooks:
         """Record that a look begins: it may miss what is announced from now on."""
         self._looks.begin(_find_key(campaign))
 
-    def end(self, campaign: Campaign, began: float, now: float, *, is_applied: bool) -> None:
+    def end(
+        self,
+        campaign: Campaign,
+        began: float,
+        now: float,
+        *,
+        is_applied: bool,
+        is_take: bool = False,
+        waited_s: float = 0.0,
+    ) -> None:
         """Record that a look has read the source.
 
-        `is_applied`: all opt-outs of the source are on record.
+        Args:
+            campaign: the campaign.
+            began: when the read began.
+            now: when the read ended.
+            is_applied: all opt-outs of the source are on record.
+            is_take: new opt-outs were put on record.
+            waited_s: how long locks and writes took, seconds: they are no load of the source.
         """
         key = _find_key(campaign)
         self._looks.end(key, began, now)
         self._failures.pop(key, None)
-        if now - began <= SLOW_LOOK_S:
-            self._slow.discard(key)
-        else:
-            self._slow.add(key)
+        self._note_pace(key, is_quick=now - began + waited_s <= SLOW_LOOK_S, is_take=is_take)
         if is_applied:
             interval_s = max(LEAST_SOURCE_INTERVAL_S, (now - began) / SOURCE_SHARE)
             self._fresh_until[key] = now + 2 * interval_s
 
-    def fail(self, campaign: Campaign, began: float, now: float, failure: str) -> None:
+    def fail(
+        self, campaign: Campaign, began: float, now: float, failure: str, *, is_take: bool = False
+    ) -> None:
         """Record that a look has failed: no lead may be sent before one succeeds."""
         key = _find_key(campaign)
         self._looks.end(key, max(began, now - FAILED_LOOK_INTERVAL_S * SOURCE_SHARE), now)
-        self._slow.add(key)
+        self._note_pace(key, is_quick=False, is_take=is_take)
         self._failures[key] = failure
         self._fresh_until.pop(key, None)
+
+    def _note_pace(self, key: str, *, is_quick: bool, is_take: bool) -> None:
+        if is_take:
+            (self._slow_takes.discard if is_quick else self._slow_takes.add)(key)
+        else:
+            (self._quick.add if is_quick else self._quick.discard)(key)
 
 
 def _find_key(campaign: Campaign) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Container
 import phonenumbers
 
 from leadloop.core.errors import InvalidLead
+from leadloop.core.unseen_characters import strip_unseen
 
 #: The reason for cancelling a lead whose number opted out under another lead id.
 NUMBER_OPTED_OUT_REASON = "its phone number has opted out under another lead"
@@ -118,9 +119,12 @@ def hash_phone_number(secret: bytes, e164: str) -> bytes:
 
 
 def hash_raw_number(secret: bytes, text: str | None, region: str) -> bytes | None:
-    """Return the suppression hash of a number as a row holds it; None if it is not valid."""
+    """Return the suppression hash of a number as a row holds it; None if it is not valid.
+
+    Blanks and invisible characters at its ends do not count, as in a lead that is sent.
+    """
     try:
-        return hash_phone_number(secret, read_opted_out_number(text or "", region))
+        return hash_phone_number(secret, read_opted_out_number(strip_unseen(text or ""), region))
     except InvalidLead:
         return None
 

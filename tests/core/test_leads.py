@@ -21,6 +21,7 @@ from leadloop.core.leads import (
     read_vendor_id,
     write_lead_id,
 )
+from leadloop.core.phones import hash_phone_number, hash_raw_number
 from leadloop.core.unseen_characters import strip_unseen
 
 RULES = CampaignRules(
@@ -325,3 +326,19 @@ def test_a_lead_without_its_number_keeps_all_else(name: str, custom: dict[str, s
     fields = json.loads(prepared.body)
     assert fields.pop("phone_number") == "+14155552671"
     assert json.loads(omit_phone_number(prepared).body) == fields
+
+
+_UNSEEN = st.text("\ufe0f\u2028\u2029\u200b\u202c\u00a0 \t\n\x00", max_size=3)
+
+
+@given(
+    before=_UNSEEN,
+    number=st.sampled_from(["+14155552671", "(415) 555-2671", "415.555.2671", "4155552671.0"]),
+    behind=_UNSEEN,
+)
+def test_a_number_that_is_sent_is_suppressed(before: str, number: str, behind: str) -> None:
+    """An opt-out reads a lead's number as the request has it, whatever is unseen around it."""
+    written = before + number + behind
+    e164 = prepare_lead(lead(phone_number=written), RULES).e164
+    assert e164 == "+14155552671"
+    assert hash_raw_number(b"secret", written, "US") == hash_phone_number(b"secret", e164)

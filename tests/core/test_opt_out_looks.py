@@ -31,9 +31,35 @@ def test_a_look_that_takes_long_is_as_seldom_as_long() -> None:
     assert [looks.is_due(C1, now) for now in (141, 142)] == [False, True]
     assert [looks.is_fresh(C1, now) for now in (181, 182)] == [True, False]
     assert looks.is_slow(C1)
+    looks.end(C2, 100, 100.1, is_applied=True)
     assert not looks.is_slow(C2)
     looks.end(C1, 200, 200.1, is_applied=True)
     assert not looks.is_slow(C1)
+
+
+def test_a_source_is_slow_until_it_has_proved_quick() -> None:
+    """A look that finds something goes on with a take, which may take longer."""
+    looks = OptOutLooks()
+    assert looks.is_slow(C1)
+    looks.end(C1, 100, 100.1, is_applied=False)
+    assert not looks.is_slow(C1)
+    looks.end(C1, 100, 100.1, is_applied=True, is_take=True, waited_s=29)
+    assert looks.is_slow(C1)
+    looks.end(C1, 110, 110.1, is_applied=True)
+    assert looks.is_slow(C1), "its next take may be as slow"
+    looks.end(C1, 120, 120.1, is_applied=True, is_take=True)
+    assert not looks.is_slow(C1)
+    looks.fail(C1, 130, 130.1, "it is locked", is_take=True)
+    looks.end(C1, 140, 140.1, is_applied=True)
+    assert looks.is_slow(C1)
+
+
+def test_locks_and_writes_are_no_load_of_the_source() -> None:
+    """What takes long here makes no look rarer; the rows are as old as their read."""
+    looks = OptOutLooks()
+    looks.end(C1, 100, 100, is_applied=True, is_take=True, waited_s=29)
+    assert [looks.is_due(C1, now) for now in (109, 110)] == [False, True]
+    assert [looks.is_fresh(C1, now) for now in (119, 120)] == [True, False]
 
 
 def test_opt_outs_that_are_not_on_record_yet_do_not_count() -> None:

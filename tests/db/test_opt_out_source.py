@@ -9,12 +9,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
-from db import opt_out_source, source
+from db import create_holds, opt_out_source, opt_outs, source
 from db.database import Database
 from db.opt_out_source import OPT_OUT_STAGING
 from leadloop.core.errors import InvalidLead
 from leadloop.core.phones import REGIONS, format_e164
 from leadloop.core.source_requirements import OptOutSource
+from leadloop.core.unseen_characters import strip_unseen
 from tests import factories, sql
 
 CRM = OptOutSource(name="crm.out", timeout_s=30)
@@ -177,9 +178,100 @@ def test_the_vendor_is_not_asked_to_disable_strangers(
     }
 
 
+@pytest.mark.parametrize(
+    ("table", "values", "status"),
+    [
+        *(
+            ("leads (campaign_id, lead_id, status)", f"'C1', 'a', '{status}'", "requested")
+            for status in ("sending", "created", "in_doubt")
+        ),
+        (
+            "leads (campaign_id, lead_id, status, sent_at)",
+            *("'C1', 'a', 'rejected', now()", "requested"),
+        ),
+        *(
+            ("leads (campaign_id, lead_id, status)", f"'C1', 'a', '{status}'", "cancelled")
+            for status in ("new", "rejected", "cancelled")
+        ),
+        ("sent_leads (campaign_id, lead_id, status)", "'C1', 'a', 'created'", "requested"),
+        (
+            "lead_outcomes (campaign_id, lead_id, processed_at, raw)",
+            *("'C1', 'a', now(), '{}'", "requested"),
+        ),
+        (
+            "outreach_attempts (campaign_id, lead_id, channel, block, attempt_key)",
+            *("'C1', 'a', 'call', 'b', 'k'", "requested"),
+        ),
+        ("sent_leads (campaign_id, lead_id, status)", "'C2', 'a', 'created'", "cancelled"),
+    ],
+)
+def test_who_was_sent_meanwhile_is_requested(
+    crm: Database, table: str, values: str, status: str
+) -> None:
+    """And is marked, whatever it is; who was never sent stays cancelled."""
+    with crm.transaction() as connection:
+        opt_out_source.opt_out_leads(connection, "C1", ["a", "other"], "why")
+    sql.execute(crm, f"INSERT INTO leadloop.{table} VALUES ({values})")
+    sql.execute(crm, "UPDATE leadloop.leads SET opted_out = false")
+    with crm.transaction() as connection:
+        opt_out_source.request_sent(connection, "C1", ["a", "other"])
+    assert sql.fetch_opt_outs(crm) == {"a": status, "other": "cancelled"}
+    marks = sql.fetch_rows(crm, "SELECT opted_out FROM leadloop.leads")
+    assert all(mark["opted_out"] for mark in marks)
+
+
+def test_strangers_of_a_hold_come_last_and_are_cancelled_after_it(crm: Database) -> None:
+    """The vendor may have them all; first come those whom it has for certain."""
+    factories.add_leads(crm, factories.build_lead("z", status="created"))
+    sql.execute(
+        crm,
+        "INSERT INTO leadloop.sent_leads (campaign_id, lead_id, status)"
+        " VALUES ('C1', 'y', 'created');"
+        " INSERT INTO leadloop.create_holds (campaign_id, reason) VALUES ('C1', 'restored')",
+    )
+    strangers = ["A-1", "b", "comes", "sent"]
+    with crm.transaction() as connection:
+        opt_out_source.opt_out_leads(connection, "C1", [*strangers, "y", "z"], "why")
+    assert set(sql.fetch_opt_outs(crm).values()) == {"requested"}
+
+    def pick(limit: int, *exclude: str) -> set[str]:
+        with crm.transaction() as connection:
+            assert opt_outs.cancel_unsent(connection, "C1") == 0
+            picked = opt_outs.pick_due(
+                connection, campaign_id="C1", status="requested", limit=limit, exclude=exclude
+            )
+            return set(picked)
+
+    assert pick(2) == {"y", "z"}
+    assert pick(2, "y", "z", "A-1", "b", "comes") == {"sent"}
+    factories.add_leads(crm, factories.build_lead("comes", status="created"), "a-1")
+    with crm.transaction() as connection:
+        create_holds.release_creates(connection, ["C1"], "nothing was lost")
+        assert opt_outs.cancel_unsent(connection, "C1") == 2
+    left = {"comes", "sent", "y", "z"}
+    assert sql.fetch_opt_outs(crm) == {
+        **dict.fromkeys(left, "requested"),
+        **{"A-1": "cancelled", "b": "cancelled"},
+    }
+    marked = "SELECT lead_id FROM leadloop.disable_requests WHERE names_no_lead"
+    assert sql.fetch_rows(crm, marked) == [{"lead_id": "A-1"}]
+
+
+def test_opt_outs_of_a_person_stay_cancelled(crm: Database) -> None:
+    """What the vendor has rejected with its lead is not asked for again."""
+    factories.add_leads(crm, factories.build_lead("a", status="created"))
+    factories.add_opt_outs(crm, "a", status="cancelled", confirmed_at="now")
+    with crm.transaction() as connection:
+        opt_out_source.request_sent(connection, "C1", ["a"])
+    assert sql.fetch_opt_outs(crm) == {"a": "cancelled"}
+
+
 _SEPARATORS = st.sampled_from(["", " ", "-", ".", "/", " / ", ") ", "("])
 _DRESS = st.sampled_from(
-    ["{}", " {}", "{} ", "-{}", "{}.", "{}.0", "{}.00", "({}", "{})", "tel: {}"]
+    [
+        *("{}", " {}", "{} ", "-{}", "{}.", "{}.0", "{}.00", "({}", "{})", "tel: {}"),
+        *("{}\ufe0f", "{}\u2028", "\u200b{}", "{}\u202c\n"),
+    ]
 )
 
 
@@ -214,6 +306,7 @@ _ANY_TEXT = st.tuples(
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=st.lists(written_numbers() | _ANY_TEXT, min_size=1, max_size=30))
+@example(written=[("+14155552671\ufe0f", "US"), ("415 555 2671\u2028", "US")])
 @example(written=[("0 2966 15 123456", "AR"), ("3012345678.0", "US"), ("1-800-FLOWERS", "US")])
 def test_no_lead_with_the_number_is_left_out(
     session: Connection, written: list[tuple[str, str]]
@@ -225,7 +318,7 @@ def test_no_lead_with_the_number_is_left_out(
         )
         for number, region in written:
             try:
-                e164 = format_e164(number, region, _ALL)
+                e164 = format_e164(strip_unseen(number), region, _ALL)
             except InvalidLead:
                 continue
             session.execute(text("TRUNCATE pg_temp.opt_out_changes"))

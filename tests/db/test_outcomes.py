@@ -263,6 +263,18 @@ def test_an_outcome_of_a_cancelled_lead_has_the_vendor_told(database: Database) 
     assert sql.fetch_opt_outs(database) == {"a": "requested"}
 
 
+def test_an_outcome_of_a_created_lead_requests_a_cancelled_row(database: Database) -> None:
+    """The row of the opt-out source was taken for a stranger's while the lead was sent."""
+    factories.add_leads(database, factories.build_lead("a", status="created"))
+    sql.execute(
+        database,
+        "INSERT INTO leadloop.disable_requests (campaign_id, lead_id, status, origin, confirmed_at)"
+        " VALUES ('C1', 'a', 'cancelled', 'opt_out_source', now())",
+    )
+    merge(database, result("a"))
+    assert sql.fetch_opt_outs(database) == {"a": "requested"}
+
+
 def test_campaigns_do_not_meet(database: Database) -> None:
     """The same id in two campaigns is two leads."""
     factories.add_leads(database, factories.build_lead("a", status="in_doubt"), campaign="C2")

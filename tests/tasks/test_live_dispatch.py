@@ -390,7 +390,10 @@ def test_a_source_is_followed_once_its_change_is_announced(
 def test_a_table_of_opt_outs_is_looked_at_in_a_lane_of_its_own(
     dispatch: DispatchUnderTest, database: Database, vendor: SandboxHandle
 ) -> None:
-    """Nothing new opens no run; one that fails goes to the lane of slow ones, also in an outage."""
+    """Nothing new opens no run; one that fails goes to the lane of slow ones, also in an outage.
+
+    So does the first look, of which nobody knows how long it will take.
+    """
     sql.execute(
         database,
         "CREATE TABLE public.out (lead_id text);"
@@ -409,11 +412,13 @@ def test_a_table_of_opt_outs_is_looked_at_in_a_lane_of_its_own(
         return dispatch.ended[-1]
 
     first = look()
-    assert (first.lane, first.counts["from_opt_out_source"]) == (OPT_OUT_SOURCES, 0)
+    assert (first.lane, first.counts["from_opt_out_source"]) == (SLOW_SOURCES, 0)
     dispatch.dispatcher.offer_opt_out_looks()
-    assert dispatch.lanes[OPT_OUT_SOURCES].busy_with == [], "it is not due"
+    for lane in (OPT_OUT_SOURCES, SLOW_SOURCES):
+        assert dispatch.lanes[lane].busy_with == [], "it is not due"
     dispatch.dispatcher.announce_sources()
-    assert look().counts == {}
+    second = look()
+    assert (second.lane, second.counts) == (OPT_OUT_SOURCES, {})
     sql.execute(database, "INSERT INTO public.out VALUES ('a')")
     dispatch.dispatcher.announce_sources()
     assert look().counts["from_opt_out_source"] == 1

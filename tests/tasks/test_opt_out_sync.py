@@ -4,23 +4,30 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
+from db import opt_out_source, session_settings
+from db.campaigns import select_campaigns
 from db.database import Database
 from leadloop.cli.plan import plan_campaigns
 from leadloop.core import opt_out_looks, source_looks
+from leadloop.core.source_requirements import SourceError
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
+from tasks import opt_out_sync
+from tasks.disable import DISABLE
 from tasks.forget import forget_leads
+from tasks.held_creates import report_restore
 from tasks.jobs import CampaignsFailed
 from tasks.opt_in import opt_in_leads
 from tests import factories, sql
-from tests.jobs import audit_leads, disable_leads, poll_outcomes, push_leads, sync_leads
+from tests.jobs import HOST, audit_leads, disable_leads, poll_outcomes, push_leads, sync_leads
 from tests.sql import fetch_opt_outs, fetch_statuses
 from tests.vendor_leads import create_elsewhere
 
@@ -29,6 +36,12 @@ pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 NUMBER = "+14155550123"
 ORIGINS = "SELECT lead_id, origin FROM leadloop.disable_requests ORDER BY lead_id"
 PROBLEMS = "SELECT problem, amount, said FROM leadloop_monitor.problems ORDER BY problem"
+
+
+_ONE_A_CHUNK = """
+SELECT place, lead_id, phone_number FROM pg_temp.opt_out_changes WHERE place > :after
+ ORDER BY place LIMIT 1
+"""
 
 
 @pytest.fixture
@@ -99,6 +112,7 @@ def test_a_number_stops_all_leads_that_have_it(crm: Database, vendor: SandboxHan
     """However it is written; and whoever comes with it later, in each campaign."""
     factories.add_campaign(crm, "C2")
     same = ["+1 (415) 555-0123", "415.555.0123", "4155550123.0", "tel: 415-555-0123", NUMBER]
+    same += ["415-555-0123\ufe0f", "+14155550123\u2028"]
     for number, written in enumerate(same):
         factories.add_leads(crm, factories.build_lead(f"s{number}", phone_number=written))
     factories.add_leads(crm, "other")
@@ -166,6 +180,33 @@ def test_a_stranger_whom_the_vendor_has_is_disabled(crm: Database, vendor: Sandb
     assert disabled(vendor) == {"b"}
 
 
+def test_a_lead_that_is_sent_while_its_row_is_taken_is_disabled(
+    crm: Database, vendor: SandboxHandle
+) -> None:
+    """The claim cannot see the opt-out yet, and the opt-out has found no lead."""
+    sql.execute_script(
+        crm,
+        """CREATE FUNCTION crm.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               PERFORM pg_advisory_xact_lock(7); RETURN NULL; END $$;
+           CREATE TRIGGER wait AFTER INSERT ON leadloop.disable_requests
+           EXECUTE FUNCTION crm.wait()""",
+    )
+    opt_out(crm, "a")
+    with ThreadPoolExecutor(1) as pool:
+        with crm.transaction() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(7)"))
+            disabling = pool.submit(disable_leads)
+            sql.wait_until_blocked(crm)
+            # A push that has read the source a moment ago.
+            sql.execute(crm, "UPDATE leadloop.campaigns SET opt_out_source = NULL")
+            factories.add_leads(crm, "a")
+            assert push_leads()["created"] == 1
+            sql.execute(crm, "UPDATE leadloop.campaigns SET opt_out_source = 'crm.out'")
+        assert disabling.result()["from_opt_out_source"] == 1
+    disable_leads()
+    assert (disabled(vendor), fetch_opt_outs(crm)) == ({"a"}, {"a": "disabled"})
+
+
 def test_an_id_in_another_notation_is_a_problem(crm: Database, vendor: SandboxHandle) -> None:
     """Nobody is opted out whom the row does not name, and somebody has to look."""
     factories.add_leads(crm, "A-1")
@@ -197,6 +238,40 @@ def test_who_opts_in_stays_until_a_row_comes_back(
     assert push_leads()["created"] == 0
     assert fetch_statuses(crm) == {"a": "cancelled"}
     assert vendor.store.creations("C1") == {}
+
+
+def test_a_restore_has_lost_opt_outs_taken_again(crm: Database, vendor: SandboxHandle) -> None:
+    """By id and by number; but not those of people who opted in, where that can be told."""
+    settings = Settings.load()
+    people = [("id in", "415-555-0101"), ("number in", "415-555-0102"), ("again", "415-555-0103")]
+    people += [("id lost", "415-555-0104"), ("number lost", "415-555-0105"), ("id", "415-555-0106")]
+    for lead_id, number in people:
+        factories.add_leads(crm, factories.build_lead(lead_id, phone_number=number))
+    for row in (("id in", None), (None, "415-555-0102"), ("again", None)):
+        opt_out(crm, *row)
+    disable_leads()
+    opt_in_leads(crm, settings, "C1", ["id in", "number in", "again"], "a mistake")
+    sql.execute(crm, "DELETE FROM crm.out WHERE lead_id = 'again'")
+    disable_leads()
+    for row in (("again", None), ("id lost", None), (None, "+1 415 555 0105"), ("id", None)):
+        opt_out(crm, *row)
+    disable_leads()
+    out = {"again", "id lost", "number lost", "id"}
+    assert set(fetch_opt_outs(crm)) == out
+    sql.execute(
+        crm,
+        """DELETE FROM leadloop.disable_requests WHERE lead_id <> 'id';
+           DELETE FROM leadloop.suppressed_numbers;
+           UPDATE leadloop.leads SET opted_out = false, status = 'new' WHERE lead_id <> 'id'""",
+    )
+    assert disable_leads()["from_opt_out_source"] == 0
+    assert set(fetch_opt_outs(crm)) == {"id"}
+    report_restore(crm, settings, [])
+    assert disable_leads()["from_opt_out_source"] == 3
+    assert set(fetch_opt_outs(crm)) == out
+    report_restore(crm, settings, [])
+    disable_leads()
+    assert set(fetch_opt_outs(crm)) == out
 
 
 def test_who_opts_in_is_sent(crm: Database, vendor: SandboxHandle) -> None:
@@ -369,6 +444,110 @@ def test_while_it_cannot_be_read_nobody_is_sent(
     assert problems(crm) == {}
 
 
+@pytest.fixture
+def limited(
+    crm: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    """A database whose sources are read by a login that row level security may apply to."""
+    url = make_url(database_url)
+    login = f"reads_{url.database}"
+    sql.execute(
+        crm,
+        f"CREATE ROLE {login} LOGIN; GRANT USAGE ON SCHEMA crm TO {login};"
+        f" GRANT SELECT ON crm.out TO {login}",
+    )
+    reader = url.set(username=login).render_as_string(hide_password=False)
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", reader)
+    yield crm
+    sql.execute(crm, f"DROP OWNED BY {login}; DROP ROLE {login}")
+
+
+def has_news() -> bool:
+    """Have a live run look at the table."""
+    with (
+        DISABLE.open_context(Settings.load(), HOST) as context,
+        context.database.transaction() as c,
+    ):
+        (campaign,) = select_campaigns(c, ["C1"], Settings.load().campaign_rules())
+        return opt_out_sync.has_new_opt_outs(context, campaign)
+
+
+@pytest.mark.parametrize("rows", [1, 0])
+def test_hidden_rows_count_as_a_table_that_cannot_be_read(
+    limited: Database, vendor: SandboxHandle, rows: int
+) -> None:
+    """Nobody is sent, and no row counts as gone; also if the table had no row before."""
+    if rows:
+        opt_out(limited, "a")
+    assert disable_leads()["from_opt_out_source"] == rows
+    assert not has_news()
+    factories.add_leads(limited, "b")
+    sql.execute(limited, "ALTER TABLE crm.out ENABLE ROW LEVEL SECURITY")
+    for look in (push_leads, disable_leads):
+        assert "'crm.out' has no row for the login that reads it, and row level" in failure(look)
+    with pytest.raises(SourceError, match="row level security applies"):
+        has_news()
+    assert fetch_statuses(limited) == {"b": "new"}
+    kept = "SELECT count(*) FROM leadloop.opt_out_source_rows"
+    assert sql.fetch_value(limited, kept) == rows
+    sql.execute(limited, "CREATE POLICY all_rows ON crm.out USING (true)")
+    opt_out(limited, "b")
+    push_leads()
+    assert fetch_statuses(limited) == {"b": "cancelled"}
+
+
+def test_a_locked_lead_holds_up_no_other_opt_outs(
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those of other chunks, nor of numbers. Nobody is sent until it has opted out too."""
+    ours = session_settings.SESSION_SETTINGS.replace("lock_timeout = '30s'", "lock_timeout = '2s'")
+    monkeypatch.setattr(session_settings, "SESSION_SETTINGS", ours)
+    monkeypatch.setattr(opt_out_source, "_LIST_CHANGES", text(_ONE_A_CHUNK))
+    factories.add_leads(crm, "a", "b", factories.build_lead("c", phone_number=NUMBER))
+    push_leads()
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    for row in (("a", None), ("b", None), (None, NUMBER)):
+        opt_out(crm, *row)
+    factories.add_leads(crm, "waits")
+    with crm.transaction() as connection:
+        connection.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'a' FOR UPDATE"))
+        line = failure(disable_leads)
+        assert "'crm.out' has 1 opt-outs that are not on record" in line
+        assert fetch_opt_outs(crm) == dict.fromkeys("bc", "requested")
+        assert failure(disable_leads)
+        assert disabled(vendor) == {"b", "c"}
+        assert "are not on record" in failure(push_leads)
+        assert fetch_statuses(crm)["waits"] == "new"
+        sql.execute(
+            crm,
+            "UPDATE leadloop.opt_out_source_reads SET failed_at = now() - interval '20 minutes'",
+        )
+        assert problems(crm)["opt_outs_unread"] == 1
+    assert push_leads()["created"] == 1
+    disable_leads()
+    assert disabled(vendor) == {"a", "b", "c"}
+    assert problems(crm) == {}
+
+
+def test_the_timeout_of_the_source_is_none_of_our_writes(
+    crm: Database, vendor: SandboxHandle
+) -> None:
+    """A chunk may wait for a lock longer than the source may take."""
+    sql.execute(crm, "UPDATE leadloop.campaigns SET source_timeout_s = 1")
+    sql.execute_script(
+        crm,
+        """CREATE FUNCTION crm.note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+               INSERT INTO crm.seen VALUES (current_setting('statement_timeout'));
+               RETURN NULL; END $$;
+           CREATE TABLE crm.seen (timeout text);
+           CREATE TRIGGER note AFTER INSERT ON leadloop.disable_requests
+           EXECUTE FUNCTION crm.note()""",
+    )
+    opt_out(crm, "a")
+    disable_leads()
+    assert sql.fetch_value(crm, "SELECT timeout FROM crm.seen") == "0"
+
+
 def test_a_row_that_appears_while_a_push_runs_counts(
     crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -461,6 +640,40 @@ def test_a_push_does_not_look_for_each_request(
     factories.add_leads(crm, *(f"L{number}" for number in range(20)))
     assert push_leads()["created"] == 20
     assert looks == ["C1"]
+
+
+def test_waits_and_writes_do_not_make_looks_rare(
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that goes on only while the lock is waited for, and while opt-outs are written."""
+    passed = 0.0
+
+    def pass_time(work: Callable[..., Any]) -> Callable[..., Any]:
+        def slowed(*args: Any) -> Any:
+            nonlocal passed
+            passed += 29
+            return work(*args)
+
+        return slowed
+
+    for name in ("lock_opt_out_source", "opt_out_leads"):
+        monkeypatch.setattr(opt_out_source, name, pass_time(getattr(opt_out_source, name)))
+    monkeypatch.setattr(opt_out_sync, "read_boot_clock", lambda: passed)
+    ended: list[tuple[float, float]] = []
+    end = opt_out_looks.OptOutLooks.end
+
+    def record(
+        self: opt_out_looks.OptOutLooks, campaign: Any, began: float, now: float, **more: Any
+    ) -> None:
+        ended.append((began, now))
+        end(self, campaign, began, now, **more)
+        assert self.is_due(campaign, now + 10)
+        assert self.is_slow(campaign), "it must not hold up others"
+
+    monkeypatch.setattr(opt_out_looks.OptOutLooks, "end", record)
+    opt_out(crm, "a")
+    disable_leads()
+    assert (ended, passed) == ([(29, 29)], 58)
 
 
 _WRITTEN = """
