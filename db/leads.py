@@ -14,6 +14,7 @@ from sqlalchemy import Connection, TextClause, text
 
 from db.create_holds import IS_HELD
 from db.latencies import build_count
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.leads import Lead, build_too_old_reason
 from leadloop.core.opt_ins import OPTED_OUT_REASON
 
@@ -24,6 +25,9 @@ NO_LIMIT = 2**62
 _MAY_CREATE = f"""SELECT FROM leadloop.campaigns
      WHERE campaign_id = :campaign AND push_enabled AND (enabled OR NOT :require_enabled)
        AND {IS_HELD} IS NOT TRUE"""
+# The same for a claim, which locks the row until its commit against a change of the account
+# (the trigger note_account): either it sees the claim's leads, or the claim sees the new account.
+_MAY_CLAIM = f"{_MAY_CREATE} AND account = :account FOR KEY SHARE OF campaigns"
 # Leads that no request with them has failed on; the others are suspects (db.suspects).
 _FRESH = "status = 'new' AND suspect_list IS NULL"
 # With `:urgent_only`, leads without a priority are left to others, unless their campaign has one.
@@ -135,7 +139,7 @@ def _claim(candidates: str) -> TextClause:
     """Build the claim of leads that the last of these queries, `candidates`, locks."""
     return text(f"""
 WITH alive AS ({_ALIVE}
-), may_create AS ({_MAY_CREATE}
+), may_create AS ({_MAY_CLAIM}
 ), {candidates}
 ), picked AS (
     SELECT * FROM (
@@ -202,7 +206,7 @@ SELECT count(*) FROM leadloop.leads
 # The vendor has this lead: where it may not be sent, it stays as it is.
 _CLAIM_CREATED = text(f"""
 WITH alive AS ({_ALIVE}
-), may_create AS ({_MAY_CREATE}
+), may_create AS ({_MAY_CLAIM}
 ), picked AS (
     SELECT lead.campaign_id, lead.lead_id, {FIELD_SIZES} AS sizes
       FROM leadloop.leads AS lead
@@ -226,7 +230,7 @@ SELECT {LEAD_COLUMNS} FROM claimed
 # campaign is paused, the leads become `new`.
 _RECLAIM = text(f"""
 WITH alive AS ({_ALIVE}
-), may_create AS ({_MAY_CREATE}
+), may_create AS ({_MAY_CLAIM}
 ), picked AS (
     SELECT lead.campaign_id, lead.lead_id, {_DECISION}
       FROM leadloop.leads AS lead
@@ -528,12 +532,13 @@ def claim_leads(
     urgent_only: bool = False,
     suspects: bool = False,
     lead_ids: Sequence[str] | None = None,
+    account: str = DEFAULT_ACCOUNT,
 ) -> ClaimResult:
     """Claim up to `limit` fresh leads: after the commit a request may hold them.
 
     Leads of the highest priority come first, and of these the oldest. Opted-out leads become
     `cancelled` in the same statement, and leads that are too old `rejected`. The claim is empty if
-    the run is no longer `running` or the campaign may not create leads.
+    the run is no longer `running`, or the campaign may not create leads or has another account.
 
     Args:
         connection: in autocommit mode, or a transaction.
@@ -553,6 +558,7 @@ def claim_leads(
         suspects: claim leads of the next list of suspects that is due instead. The list that failed
             less often comes first, and of these the shorter one.
         lead_ids: claim fresh leads with these ids alone; None: whatever their ids.
+        account: the account whose login sends the leads.
     """
     age = _age_parameters(max_lead_age_s)
     statement = _CLAIM_SUSPECTS if suspects else _CLAIM if lead_ids is None else _CLAIM_NAMED
@@ -567,6 +573,7 @@ def claim_leads(
             "max_bytes": max_bytes,
             **age,
             "require_enabled": require_enabled,
+            "account": account,
             "after_seq": after_seq,
             "urgent_only": urgent_only,
             **({} if lead_ids is None else {"ids": list(lead_ids)}),
@@ -588,13 +595,19 @@ def reclaim_leads(
     *,
     max_lead_age_s: int | None = None,
     require_enabled: bool = False,
+    account: str = DEFAULT_ACCOUNT,
 ) -> ReclaimResult:
     """Recheck claimed leads before a resend, as `claim_leads` has checked them.
 
-    If the campaign may no longer create leads, all of them become `new`.
+    If the campaign may no longer create leads with this account, all of them become `new`.
     """
     age = _age_parameters(max_lead_age_s)
-    parameters = {**claim.to_parameters(), **age, "require_enabled": require_enabled}
+    parameters = {
+        **claim.to_parameters(),
+        **age,
+        "require_enabled": require_enabled,
+        "account": account,
+    }
     rows = connection.execute(_RECLAIM, parameters).all()
     statuses = Counter(row.status for row in rows)
     return ReclaimResult(
@@ -611,6 +624,7 @@ def claim_created(
     max_lead_bytes: int = NO_LIMIT,
     max_lead_age_s: int | None = None,
     require_enabled: bool = False,
+    account: str = DEFAULT_ACCOUNT,
 ) -> Lead | None:
     """Claim one `created` lead for a repeated create; None if it must not be sent now.
 
@@ -626,6 +640,7 @@ def claim_created(
             "max_lead_bytes": max_lead_bytes,
             **_age_parameters(max_lead_age_s),
             "require_enabled": require_enabled,
+            "account": account,
         },
     ).one_or_none()
     return None if row is None else Lead(*row)

@@ -167,9 +167,10 @@ def render_settings() -> str:
             [_render_account_setting(name) for name in ACCOUNT_SETTINGS],
         ),
         "The first place that sets any of them is used as a whole: the account's block, the"
-        " environment, `.env`. Nothing is taken from another account. A wrong value and a misspelt"
-        " variable are refused as above. If the address or the login is missing, the account's"
-        " campaigns are left alone, and a line states what to set.",
+        " environment, `.env`. Nothing is taken from another account. A misspelt variable is"
+        " refused as above. If a value is wrong, or the address or the login is missing, the"
+        " account's campaigns are left alone, and a line states the reason. Variables of accounts"
+        " are left out if a run's block sets another database, login or address.",
     )
 
 

@@ -65,6 +65,8 @@ EMBEDDED_IS_LOCAL_ONLY = (
 )
 #: The two kinds of login: a token, and the parts of the OAuth password grant.
 _LOGINS = (("api_token",), ("client_id", "client_secret", "username", "password"))
+#: What makes a run one of another environment if a block sets it.
+_REDIRECTING = frozenset({"database_url", "api_url", *chain(*_LOGINS)})
 #: The prefix of values that Kubernetes adds for each service, such as LEADLOOP_PAGE_PORT.
 _KUBERNETES_PREFIX = "tcp://"
 #: The warnings that this process has issued: settings are loaded several times.
@@ -166,13 +168,15 @@ class SettingSource:
     """Settings from one source, such as a Prefect block.
 
     `name` names the source in messages. Sources with the same `origin` may share the login and its
-    `api_url`. With an `account`, the values are the settings of that account alone.
+    `api_url`. With an `account`, the values are the settings of that account alone. With a `fault`,
+    no value is used, and the account cannot be used here.
     """
 
     name: str
     origin: str
     values: Mapping[str, Any]
     account: str = DEFAULT_ACCOUNT
+    fault: str | None = None
 
 
 class _DotenvSource(EnvSettingsSource):
@@ -188,7 +192,10 @@ class _DotenvSource(EnvSettingsSource):
 
 
 class Account(BaseModel):
-    """A business at the vendor: address, login and rate limit, one unit from one source."""
+    """A business at the vendor: address, login and rate limit, one unit from one source.
+
+    With a `fault`, its settings are wrong or left out, and nothing else of it is set.
+    """
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -200,6 +207,7 @@ class Account(BaseModel):
     username: str | None = None
     password: SecretStr | None = None
     rate_limit: _Rate = _DEFAULT_RATE
+    fault: str | None = None
 
     @property
     def prefix(self) -> str:
@@ -212,8 +220,8 @@ class Account(BaseModel):
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has an address and a login."""
-        return not self._list_missing()
+        """Whether it has an address and a login, and no fault."""
+        return self.fault is None and not self._list_missing()
 
     @property
     def address(self) -> str:
@@ -237,14 +245,20 @@ class Account(BaseModel):
         Raises:
             UsageError: one is missing; the message names the variables.
         """
-        missing = self._list_missing()
-        if not missing:
+        if self.is_complete:
             return
+        missing = self._list_missing()
         if self.name != DEFAULT_ACCOUNT:
-            raise UsageError(f"account {self.name} has no login here: {self.describe_missing()}")
+            raise UsageError(self.describe_unusable())
         if len(missing) == len(_LOGINS[1]):
             raise UsageError(f"no login for the API: {self.describe_missing()}")
         raise UsageError(f"the login for the API is incomplete: {self.describe_missing()}")
+
+    def describe_unusable(self) -> str:
+        """Return why an account that is not complete cannot be used here."""
+        if self.fault is not None:
+            return f"account {self.name} cannot be used here: {self.fault}"
+        return f"account {self.name} has no login here: {self.describe_missing()}"
 
     def describe_missing(self) -> str:
         """Return which variables to set, so that the account has an address and a login."""
@@ -391,6 +405,8 @@ class Settings(BaseSettings):
     )
 
     _other_accounts: Mapping[str, Account] = PrivateAttr(default_factory=dict)
+    # Faults of blocks that are no account's.
+    _misnamed_blocks: list[str] = PrivateAttr(default_factory=list)
 
     @classmethod
     def load(cls, *overrides: SettingSource) -> Self:
@@ -400,7 +416,8 @@ class Settings(BaseSettings):
             UsageError: a value is wrong (the message names the variable and does not repeat it), a
                 variable looks like a misspelt setting that no source sets, the login and its
                 `api_url` come from different sources, two accounts have the same login, or another
-                user controls `.env`.
+                user controls `.env`. A wrong value of an account other than `default` is a fault of
+                that account alone.
         """
         try:
             environment, dotenv = cls._read_sources()
@@ -433,6 +450,7 @@ class Settings(BaseSettings):
             {field: source for field, (value, source) in found.items() if value is not None}
         )
         settings._other_accounts = {name: _make_account(each) for name, each in accounts.items()}
+        settings._misnamed_blocks = _list_misnamed(overrides)
         _check_distinct_logins(settings.list_accounts())
         return settings
 
@@ -458,7 +476,7 @@ class Settings(BaseSettings):
 
     @classmethod
     def take_warnings(cls, *overrides: SettingSource) -> list[str]:
-        """Return the new warnings of this process about misspelt but harmless variables.
+        """Return the new warnings of this process: misspelt variables, and misnamed blocks.
 
         A misspelt variable is harmless if its intended setting is set by any source.
         """
@@ -470,6 +488,7 @@ class Settings(BaseSettings):
             for name, meant in cls._find_misspelt(environment, dotenv).items()
             if _is_set(meant, found, accounts)
         ]
+        lines += _list_misnamed(overrides)
         new = [line for line in lines if line not in _WARNED]
         _WARNED.update(new)
         return new
@@ -505,6 +524,12 @@ class Settings(BaseSettings):
         return [self.get_account(DEFAULT_ACCOUNT)] + [
             self._other_accounts[name] for name in sorted(self._other_accounts)
         ]
+
+    def list_faults(self) -> list[str]:
+        """Return what is wrong with the settings of accounts other than `default`."""
+        return [
+            account.describe_unusable() for account in self.list_accounts() if account.fault
+        ] + self._misnamed_blocks
 
     def list_complete_accounts(self) -> list[Account]:
         """Return the accounts that have an address and a login, `default` first."""
@@ -613,6 +638,7 @@ def _find_accounts(
 ) -> dict[str, SettingSource]:
     """Return the source of each account but `default`: the first one that sets anything of it."""
     found: dict[str, SettingSource] = {}
+    fault = _find_redirection(overrides)
     for name, variables in ((_DOTENV, dotenv.env_vars), (_ENVIRONMENT, environment.env_vars)):
         accounts: dict[str, dict[str, Any]] = {}
         for variable, value in variables.items():
@@ -620,25 +646,49 @@ def _find_accounts(
                 account, setting = parsed
                 accounts.setdefault(account, {})[setting] = value
         for account, values in accounts.items():
-            found[account] = SettingSource(name=name, origin=name, values=values, account=account)
+            found[account] = SettingSource(
+                name=name, origin=name, values=values, account=account, fault=fault
+            )
     # The first of the overrides wins.
     others = [source for source in overrides if source.account != DEFAULT_ACCOUNT]
     return found | {source.account: source for source in reversed(others)}
 
 
-def _make_account(source: SettingSource) -> Account:
-    """Return the account that a source sets.
+def _find_redirection(overrides: Sequence[SettingSource]) -> str | None:
+    """Return why the accounts of the environment are left out; None if they are used.
 
-    Raises:
-        UsageError: a value is wrong.
+    A run of another environment, such as staging, must not send with production's other logins.
     """
+    for source in overrides:
+        if source.account == DEFAULT_ACCOUNT and not _REDIRECTING.isdisjoint(source.values):
+            return (
+                f"its variables are left out, because {source.name} sets another database, login"
+                " or api_url: create the account's block beside that one"
+            )
+    return None
+
+
+def _list_misnamed(overrides: Sequence[SettingSource]) -> list[str]:
+    """Return the faults of blocks that are no account's."""
+    return [
+        source.fault
+        for source in overrides
+        if source.account == DEFAULT_ACCOUNT and source.fault is not None
+    ]
+
+
+def _make_account(source: SettingSource) -> Account:
+    """Return the account that a source sets; with a fault if a value is wrong."""
+    if source.fault is not None:
+        return Account(name=source.account, fault=source.fault)
     try:
         return Account(name=source.account, **source.values)
     except ValidationError as error:
         is_variable = source.name in (_ENVIRONMENT, _DOTENV)
-        raise invalid_value(
+        fault = invalid_value(
             error, None if is_variable else source.name, prefix=build_prefix(source.account)
-        ) from None
+        )
+        return Account(name=source.account, fault=str(fault))
 
 
 def _check_distinct_logins(accounts: Sequence[Account]) -> None:

@@ -227,6 +227,7 @@ class BatchClaimer:
                     max_bytes=limit.bytes,
                     max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
+                    account=self._run.context.account_name,
                 )
             self._count_excluded(claimed)
             if not claimed.total:
@@ -252,6 +253,7 @@ class BatchClaimer:
                     max_lead_bytes=self._run.campaign.batch_bytes,
                     max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
+                    account=self._run.context.account_name,
                 )
             if lead is None:
                 self._check_run_alive()
@@ -327,6 +329,7 @@ class BatchClaimer:
                     self.claim_ref(batch),
                     max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
+                    account=self._run.context.account_name,
                 )
             self._count_excluded(reclaimed)
             if reclaimed.total < len(batch.leads):
@@ -397,6 +400,7 @@ class BatchClaimer:
                     max_bytes=limit.bytes,
                     max_lead_age_s=self._run.campaign.max_lead_age_s,
                     require_enabled=self._run.was_enabled,
+                    account=self._run.context.account_name,
                     urgent_only=self._urgent_only,
                     lead_ids=self._lead_ids,
                 )

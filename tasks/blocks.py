@@ -130,7 +130,7 @@ class RunSettings(BaseModel):
 def resolve_settings(run_settings: RunSettings | None) -> Settings:
     """Resolve the settings of a run: its parameters, then its blocks, then the environment.
 
-    Unknown `LEADLOOP_…` variables are reported as warnings in the run's log.
+    Unknown `LEADLOOP_…` variables and misnamed blocks are reported as warnings in the run's log.
 
     Raises:
         UsageError: a value is invalid, or no block has that name.
@@ -192,9 +192,14 @@ def _find_block(
         return None
     except RuntimeError as error:
         # and RuntimeError for one whose values do not fit this class.
-        if isinstance(error.__cause__, ValidationError):
-            raise invalid_value(error.__cause__, source) from None
-        raise
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        fault = invalid_value(error.__cause__, source)
+        if account == DEFAULT_ACCOUNT:
+            raise fault from None
+        return SettingSource(
+            name=source, origin=source, values={}, account=account, fault=str(fault)
+        )
     # The two blocks of a name have one origin, since one person sets up both.
     return SettingSource(
         name=source, origin=f"blocks {name}", values=_setting_values(block), account=account
@@ -204,8 +209,7 @@ def _find_block(
 def _find_account_blocks(name: str) -> list[SettingSource]:
     """Return the settings of each account in a block that belongs to the run's block `name`.
 
-    Raises:
-        UsageError: a block's value is wrong, or its name holds no account's name.
+    A block with a wrong value or name has a fault, so that the other accounts are served.
     """
     kind = LeadloopAccount.get_block_type_slug()
     prefix = f"{name}{BLOCK_SEPARATOR}"
@@ -222,13 +226,16 @@ def _find_account_blocks(name: str) -> list[SettingSource]:
         if not block_name.startswith(prefix) or BLOCK_SEPARATOR in account:
             continue  # of another run's block
         if account == DEFAULT_ACCOUNT or not is_account_name(account):
-            raise UsageError(
-                f"block {kind}/{block_name} is no account's: its name ends in that of an account"
-                f" other than {DEFAULT_ACCOUNT} ({NAME_FORM})"
+            source = f"block {kind}/{block_name}"
+            fault = (
+                f"{source} is no account's, and is not used: name it after an account other than"
+                f" {DEFAULT_ACCOUNT} ({NAME_FORM})"
             )
-        source = _find_block(LeadloopAccount, block_name, account)
-        if source is not None and source.values:
-            found.append(source)
+            found.append(SettingSource(name=source, origin=source, values={}, fault=fault))
+            continue
+        account_source = _find_block(LeadloopAccount, block_name, account)
+        if account_source is not None and (account_source.values or account_source.fault):
+            found.append(account_source)
     return found
 
 

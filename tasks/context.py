@@ -1,6 +1,7 @@
 """What the jobs of a flow run work with, and the row that each campaign's run has in Postgres."""
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from leadloop.core.opt_out_looks import OptOutLooks
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Account, Settings
-from tasks.accounts import keep_served
+from tasks.accounts import keep_served, list_served_accounts
 from tasks.api_session import ApiSession, open_api
 from tasks.rate_limiter import RateLimiter
 from tasks.step_log import StepLog
@@ -310,12 +311,15 @@ class CampaignRun(Generic[C]):
     _lock: Lock = field(init=False, default_factory=Lock)
 
     def __post_init__(self) -> None:
-        """Keep how the run began, and when: the campaign's row has just been read."""
+        """Keep how the run began; the first `refresh` reads the row, which may be old by now.
+
+        Earlier campaigns of the run, or errands of a lane, may have taken long.
+        """
         self.was_enabled = self.campaign.enabled
-        self._read_at = read_boot_clock()
+        self._read_at = -math.inf
 
     def refresh(self) -> Campaign:
-        """Return the campaign's row, read again if the last read is a second old.
+        """Return the campaign's row, read again at first, and if the last read is a second old.
 
         Raises:
             CampaignDeleted: the row was deleted.
@@ -406,7 +410,7 @@ def open_api_context(
 ) -> Iterator[ApiContext]:
     """Connect to Postgres, and prepare the session with the vendor's API; nothing is sent yet.
 
-    The context is that of the account `default`, or of the first one that has a login.
+    The context is that of the account `default`, or of the first one that can be used here.
 
     Args:
         settings: the database, the accounts with their logins and rate limits.
@@ -419,7 +423,7 @@ def open_api_context(
         RunError: the environment names a CA bundle or a proxy that cannot be used.
     """
     with open_database_context(settings, host) as context, ExitStack() as resources:
-        first, *_ = settings.list_complete_accounts() or settings.list_accounts()
+        first, *_ = list_served_accounts(settings) or settings.list_accounts()
         yield AccountContexts(context, purpose, resources).open(first.name)
 
 

@@ -37,6 +37,7 @@ from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database, due_in
 from tasks.opt_out_sync import OptOutReadJob, take_opt_outs
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, pause_before_retry, retry_later
+from tasks.unserved_sources import read_unserved_sources
 
 #: The number of attempts after which a rejected opt-out becomes `failed`.
 MAX_ATTEMPTS = 3
@@ -525,6 +526,7 @@ DISABLE = JobSpec(
     start=start_disable,
     select=campaigns.select_for_disable,
     find_due=ask_database(due_work.find_campaigns_to_disable),
+    finish_all=read_unserved_sources,
 )
 #: The part of a disable that only takes new opt-outs from the campaign's opt-out source.
 READ_OPT_OUTS = replace(DISABLE, task="read-opt-outs", start=OptOutReadJob)

@@ -16,7 +16,6 @@ from db.database import Connection, Database
 from db.leads import KnownLead
 from leadloop.client.api import LeadsApi, LookupResult
 from leadloop.client.errors import ApiError, Fatal, Retryable
-from leadloop.core.addresses import hide_credentials
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError, UsageError
@@ -85,7 +84,6 @@ class FirstContact:
     ) -> None:
         settings.require_login()
         self._settings = settings
-        self._address = hide_credentials(settings.api_url)
         self._database = database
         self._campaign_id = campaign_id
         self._lead_ids = list(dict.fromkeys(lead_ids))
@@ -275,8 +273,8 @@ class FirstContact:
             page = context.api.list_all(self._campaign_id, page=1, page_size=1)
         except ApiError as error:
             raise RunError(
-                f"the campaign cannot be read at {self._address} ({error}); no lead was sent:"
-                " `leadloop doctor` checks the login and the address"
+                f"the campaign cannot be read at {context.account.address} ({error}); no lead was"
+                " sent: `leadloop doctor` checks the login and the address"
             ) from None
         self._dialogue.report(
             f"the vendor lists {format_count(page.count, 'lead')} of the campaign"
@@ -294,8 +292,8 @@ class FirstContact:
             context.api.create(self._campaign_id, [])
         except (Fatal, Retryable) as error:
             raise RunError(
-                f"an empty create failed at {self._address} ({error}); no lead was sent: `leadloop"
-                " doctor` checks the login and the address"
+                f"an empty create failed at {context.account.address} ({error}); no lead was sent:"
+                " `leadloop doctor` checks the login and the address"
             ) from None
         except ApiError:
             pass  # the outline has what it answered

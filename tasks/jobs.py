@@ -140,6 +140,7 @@ class JobSpec(Generic[C]):
         find_due: finds, for all campaigns at once, those in which the job may have anything to do
             or to count; None: all. A run that names campaigns does not ask.
         min_chunk: the smallest chunk, in units of work.
+        finish_all: is called after the last chunk of a run that names no campaign.
     """
 
     flow: str
@@ -150,6 +151,7 @@ class JobSpec(Generic[C]):
     select: SelectCampaigns = campaigns.select_campaigns
     find_due: FindDue[C] | None = None
     min_chunk: int = 20
+    finish_all: Callable[[C], None] | None = None
 
 
 class CampaignsFailed(RunError):
@@ -185,6 +187,7 @@ class JobRunner(Generic[C]):
         self._spec = spec
         self._selected = context.select_campaigns(ids, spec.select)
         self._find_due = None if ids else spec.find_due
+        self._finish_all = None if ids else spec.finish_all
         self._executions: list[CampaignExecution[C]] = []
         # What was counted of campaigns without a job.
         self._counted: dict[str, dict[str, int]] = {}
@@ -213,6 +216,8 @@ class JobRunner(Generic[C]):
                 each.start(steps)
             on_started([each.job for each in self._executions if each.job is not None])
             self._run_round_robin()
+            if self._finish_all is not None:
+                self._finish_all(self._context)
         finally:
             for each in self._executions:
                 each.finish_if_open()

@@ -27,7 +27,7 @@ from leadloop.core.errors import RunError, UsageError
 from leadloop.core.summaries import Summary
 from leadloop.core.summary_text import format_summary, name_campaigns
 from leadloop.settings import Settings
-from tasks.accounts import describe_unserved, find_unserved
+from tasks.accounts import describe_unserved, find_unserved, list_served_accounts
 from tasks.context import Logger, RunHost, open_lane_contexts, require_schema
 from tasks.jobs import CampaignsFailed
 from tasks.live_accounts import LiveAccount
@@ -208,9 +208,9 @@ class _LiveSession:
         self._resources = resources
         self._accounts = [
             LiveAccount(account, host.log, self._record_end)
-            for account in settings.list_complete_accounts()
+            for account in list_served_accounts(settings)
         ]
-        # Campaigns of accounts without a login here, which the log has named.
+        # Campaigns of accounts that cannot be used here, which the log has named.
         self._left_alone: set[str] = set()
         self.shares: list[int] = []
         self._wakeup, self._bell = map(resources.enter_context, socket.socketpair())
@@ -378,7 +378,11 @@ class _LiveSession:
 
     def _report_unserved(self, campaigns: Sequence[Campaign]) -> None:
         """Log once which campaigns are left alone, and what to set."""
-        unserved = find_unserved(self._settings, campaigns)
+        served = {account.name for account in self._accounts}
+        others = [each for each in campaigns if each.account not in served]
+        if not others:
+            return
+        unserved = find_unserved(self._settings, others)
         for line in describe_unserved(self._settings, unserved):
             self._host.log.warning("%s", line)
         self._left_alone.update(*unserved.values())
@@ -541,5 +545,5 @@ def _take_place(place: PlaceConnection) -> None:
 
 
 def _count_connections(settings: Settings) -> int:
-    lanes = len(LANES) * len(settings.list_complete_accounts())
+    lanes = len(LANES) * len(list_served_accounts(settings))
     return lanes * (min(settings.read_concurrency, MIN_CONCURRENCY) + 2) + 2

@@ -12,6 +12,7 @@ from threading import Event
 from typing import TypeVar
 
 from db import due_work
+from db.campaigns import find_campaigns
 from db.database import Connection, DatabaseError
 from db.window_store import EmptyRead, store_empty_reads
 from leadloop.client.errors import ApiError
@@ -48,7 +49,8 @@ def look_round(
 ) -> DueCampaigns[ApiContext]:
     """Look at all campaigns, store the empty pages, and return the campaigns that need a job.
 
-    A campaign that cannot be looked at needs a job, which finds out why.
+    A campaign that cannot be looked at needs a job, which finds out why; so does one that has been
+    moved to another account.
 
     Args:
         plan_poll: plans the job of a campaign with news.
@@ -69,7 +71,7 @@ def look_round(
     clock = DatabaseClock(state.now)
     heads = [
         (each, _build_range(each, read_through, clock))
-        for each in selected
+        for each in _read_own(context, selected)
         if (read_through := state.reread_through.get(each.campaign_id)) is not None
     ]
     looked_at: set[str] = set()
@@ -101,6 +103,17 @@ def look_round(
         },
         totals=totals,
     )
+
+
+def _read_own(context: ApiContext, selected: Sequence[Campaign]) -> list[Campaign]:
+    """Read the campaigns again; return those that still belong to the context's account.
+
+    Accounts before this one may have taken long, and this login must not be asked about others.
+    """
+    ids = [each.campaign_id for each in selected]
+    rules = context.settings.campaign_rules()
+    rows = context.database.retry(lambda c: find_campaigns(c, ids, rules))
+    return [each for each in rows if each.account == context.account_name]
 
 
 def _plan_after(

@@ -60,7 +60,8 @@ COMMENT ON COLUMN leadloop.campaigns.calling_hours IS
     'When the vendor calls, such as 08:00-21:00 America/New_York. From an hour after the end on, live
 runs ask for outcomes only every ten minutes. Null: it may call at any time.';
 COMMENT ON COLUMN leadloop.campaigns.enabled_at IS
-    'When the campaign was enabled last. Covering rows of runs that began before do not count for it.';
+    'When the campaign was enabled last, or moved to another account. Covering rows of runs that began
+before do not count for it.';
 COMMENT ON COLUMN leadloop.campaigns.create_accepted_at IS
     'The first create that the vendor accepted after its last failed one.';
 COMMENT ON COLUMN leadloop.campaigns.listing_failed_at IS
@@ -508,6 +509,9 @@ COMMENT ON FUNCTION leadloop.announce_work() IS
     'Notifies the channel leadloop_work, with an empty text, so that live runs look at once.';
 COMMENT ON FUNCTION leadloop.note_enabled() IS
     'Notes when a campaign is enabled.';
+COMMENT ON FUNCTION leadloop.note_account() IS
+    'Refuses to move a campaign to another account once leads were sent or opt-outs wait, unless the
+transaction has leadloop.renames_account = on; notes when the account changed in enabled_at.';
 COMMENT ON FUNCTION leadloop.note_opted_out_leads() IS
     'Completes inserted leads with earlier facts: an opt-out before its lead, an erasure, a request
 before the row was deleted, an outcome or attempt of the vendor.';

@@ -148,6 +148,50 @@ CREATE OR REPLACE TRIGGER note_enabled BEFORE UPDATE OF enabled ON leadloop.camp
     FOR EACH ROW WHEN (NEW.enabled AND NOT OLD.enabled)
     EXECUTE FUNCTION leadloop.note_enabled();
 
+-- Moves no campaign away from the account whose vendor has its leads: there they would be looked up in
+-- vain and created again, and their opt-outs would not arrive.
+CREATE OR REPLACE FUNCTION leadloop.note_account() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_RELID <> CAST('leadloop.campaigns' AS regclass) THEN
+        RAISE EXCEPTION 'leadloop.note_account serves leadloop.campaigns alone';
+    END IF;
+    IF coalesce(current_setting('leadloop.renames_account', true), '') <> 'on' THEN
+        -- An older snapshot lacks the leads of claims that have committed since.
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'a change of leadloop.campaigns.account needs the isolation level READ COMMITTED'
+                USING ERRCODE = 'object_not_in_prerequisite_state';
+        END IF;
+        -- Waits for the claims at work, and has later ones wait: see db.leads.
+        PERFORM FROM leadloop.campaigns WHERE campaign_id = OLD.campaign_id FOR UPDATE;
+        IF EXISTS (SELECT FROM leadloop.leads
+                    WHERE campaign_id = OLD.campaign_id
+                      AND (status IN ('sending', 'created', 'in_doubt')
+                           OR status = 'rejected' AND sent_at IS NOT NULL))
+           OR EXISTS (SELECT FROM leadloop.sent_leads WHERE campaign_id = OLD.campaign_id)
+           OR EXISTS (SELECT FROM leadloop.lead_outcomes WHERE campaign_id = OLD.campaign_id)
+           OR EXISTS (SELECT FROM leadloop.disable_requests
+                       WHERE campaign_id = OLD.campaign_id AND status IN ('requested', 'failed'))
+        THEN
+            RAISE EXCEPTION USING
+                ERRCODE = 'object_not_in_prerequisite_state',
+                MESSAGE = 'campaign ' || OLD.campaign_id || ' cannot move from account ' || OLD.account || ' to '
+                          || NEW.account || ': leads were sent with the login of ' || OLD.account
+                          || ', or opt-outs wait',
+                HINT = 'Insert a new campaign for the other account. If the account only gets another name, with '
+                       'the same login, run SET LOCAL leadloop.renames_account = ''on'' before, in the same '
+                       'transaction.';
+        END IF;
+    END IF;
+    -- Covering rows of earlier runs do not stand for a campaign that had another account then.
+    NEW.enabled_at := clock_timestamp();
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER note_account BEFORE UPDATE OF account ON leadloop.campaigns
+    FOR EACH ROW WHEN (NEW.account <> OLD.account)
+    EXECUTE FUNCTION leadloop.note_account();
+
 CREATE OR REPLACE TRIGGER announce_leads AFTER INSERT ON leadloop.leads
     FOR EACH STATEMENT EXECUTE FUNCTION leadloop.announce_work();
 CREATE OR REPLACE TRIGGER announce_opt_outs AFTER INSERT ON leadloop.disable_requests

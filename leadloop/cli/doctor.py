@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from db.campaigns import select_campaigns
+from db.campaigns import list_campaigns, select_campaigns
 from db.database import Database
 from db.schema import UPGRADE_INCOMPLETE
 from db.schema.requirements import require_supported
@@ -19,7 +19,7 @@ from leadloop.client.errors import ApiError
 from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.calling_hours import CallingHours
 from leadloop.core.campaign_rules import Campaign
-from leadloop.core.errors import LeadloopError, RunError
+from leadloop.core.errors import LeadloopError, RunError, UsageError
 from leadloop.core.phones import find_region_fault
 from leadloop.core.windows import Window
 from leadloop.local.postgres_data import list_orphans
@@ -78,6 +78,7 @@ def _check_settings(
         summary += "".join(
             f"; of account {each.name} {each.api_url}, limit {each.rate_limit}"
             for each in settings.list_accounts()[1:]
+            if each.fault is None
         )
         check.detail = f"{summary}. {'; '.join([*origins, 'the others are at their defaults'])}"
     return None if check.failed else (settings, is_embedded)
@@ -90,6 +91,7 @@ def _check_services(
     with checks.record("login") as login:
         settings.require_login()
         login.detail = _describe_logins(settings)
+    _check_faults(settings, checks)
     with checks.record("database") as connection:
         database = stack.enter_context(environment.open_database(settings, require_schema=False))
         database.run(require_supported)
@@ -115,8 +117,8 @@ def _check_services(
             _check_calling_hours(campaign.campaign_id, campaign.calling_hours, checks)
     check_sources(settings, database, campaigns, checks)
     if not login.failed:
-        for account, group in group_by_account(campaigns).items():
-            _check_account(settings, database, account, group, checks)
+        known = database.run(list_campaigns, None, settings.campaign_rules())
+        _check_accounts(settings, database, campaigns, known, checks)
 
 
 def _describe_logins(settings: Settings) -> str:
@@ -130,21 +132,58 @@ def _describe_logins(settings: Settings) -> str:
     )
 
 
-def _check_account(
+def _check_faults(settings: Settings, checks: Checklist) -> None:
+    """Fail for each account whose settings are wrong or left out; runs leave it alone."""
+    for fault in settings.list_faults():
+        with checks.record("accounts"):
+            raise UsageError(fault)
+
+
+def _check_accounts(
     settings: Settings,
     database: Database,
-    name: str,
-    campaigns: Sequence[Campaign],
+    enabled: Sequence[Campaign],
+    known: Sequence[Campaign],
     checks: Checklist,
 ) -> None:
-    """Check an account's API by its first campaign; warn if the account has no login here."""
-    account = settings.get_account(name)
-    if account.is_complete:
-        _check_api(settings, database, account, campaigns[0], checks)
-        return
-    with checks.record(f"account {name}") as check:
-        unserved = {name: [campaign.campaign_id for campaign in campaigns]}
-        check.is_warning, check.detail = True, "; ".join(describe_unserved(settings, unserved))
+    """Check each account's API by one of its campaigns, if possible an enabled one.
+
+    Accounts without a campaign, and those without a login here, have a warning.
+
+    Args:
+        settings: the accounts.
+        database: where the campaigns are.
+        enabled: the enabled campaigns.
+        known: all campaigns.
+        checks: takes the results.
+    """
+    complete = settings.list_complete_accounts()
+    groups = group_by_account([*enabled, *known])
+    for account in complete:
+        if account.name in groups:
+            _check_api(settings, database, account, groups[account.name][0], checks)
+        elif account.name != DEFAULT_ACCOUNT:
+            _check_unused(settings, database, account, checks)
+    served = {account.name for account in complete}
+    for name, group in group_by_account(enabled).items():
+        if name not in served and settings.get_account(name).fault is None:
+            with checks.record(f"account {name}") as check:
+                ids = [campaign.campaign_id for campaign in group]
+                check.is_warning = True
+                check.detail = "; ".join(describe_unserved(settings, {name: ids}))
+
+
+def _check_unused(
+    settings: Settings, database: Database, account: Account, checks: Checklist
+) -> None:
+    """Check what can be checked of an account without asking about a campaign."""
+    with checks.record(f"API{_name_suffix(account)}") as api, _name_address(account):
+        with open_api(settings, database, _log.warning, account=account.name) as session:
+            if account.api_token is None:
+                session.api.ensure_token()
+        api.is_warning = True
+        login = "its token was not tried" if account.api_token is not None else "its login works"
+        api.detail = f"no campaign names the account, so no request proves it: {login}"
 
 
 def _check_calling_hours(campaign_id: str, text: str, checks: Checklist) -> None:

@@ -59,6 +59,53 @@ def test_a_login_that_the_vendor_refuses_fails_its_check_alone(
     assert "wrong-token" not in ran.out + ran.err
 
 
+def test_doctor_fails_on_a_wrong_setting_of_one_account(
+    invoke: Command, vendor: SandboxHandle, emea: SandboxHandle, prefect: str
+) -> None:
+    """The other accounts are checked all the same."""
+    changes = {"LEADLOOP_ACCOUNT_EMEA_RATE_LIMIT": "s3cret", "PREFECT_API_URL": prefect}
+    ran = invoke("doctor", "--json", **changes)
+    (failed,) = [each for each in ran.last["checks"] if not each["ok"]]
+    assert (ran.code, failed["check"]) == (1, "accounts")
+    line = "account emea cannot be used here: LEADLOOP_ACCOUNT_EMEA_RATE_LIMIT is wrong: write"
+    assert failed["detail"].startswith(line)
+    assert "s3cret" not in ran.out + ran.err
+    assert (len(vendor.requests), len(emea.requests)) == (1, 0)
+
+
+def test_doctor_checks_an_account_whose_campaigns_are_all_disabled(
+    invoke: Command, database: Database, emea: SandboxHandle, prefect: str
+) -> None:
+    """Before they are enabled is when a person wants to know."""
+    sql.execute(database, "UPDATE leadloop.campaigns SET enabled = false WHERE account = 'emea'")
+    ran = invoke("doctor", "--json", PREFECT_API_URL=prefect)
+    checks = {each["check"]: each for each in ran.last["checks"]}
+    assert checks["API of account emea"]["detail"] == "answers for campaign C2"
+    assert len(emea.requests) == 1
+
+
+def test_doctor_warns_about_an_account_that_no_campaign_names(
+    invoke: Command, database: Database, vendor: SandboxHandle, emea: SandboxHandle, prefect: str
+) -> None:
+    """An OAuth login is tried; nothing proves a token without a campaign to ask about."""
+    sql.execute(database, "DELETE FROM leadloop.campaigns WHERE account = 'emea'")
+    ran = invoke("doctor", "--json", PREFECT_API_URL=prefect)
+    checks = {each["check"]: each for each in ran.last["checks"]}
+    unused = checks["API of account emea"]
+    assert (unused["ok"], unused["warns"], emea.requests) == (True, True, [])
+    assert unused["detail"].endswith("so no request proves it: its token was not tried")
+    login = {
+        f"LEADLOOP_ACCOUNT_EMEA_{name.upper()}": getattr(emea.rules, name)
+        for name in ("client_id", "client_secret", "username")
+    }
+    changes = {**login, "LEADLOOP_ACCOUNT_EMEA_API_TOKEN": "", "PREFECT_API_URL": prefect}
+    for password, is_ok in ((emea.rules.password, True), ("wrong", False)):
+        ran = invoke("doctor", "--json", **changes, LEADLOOP_ACCOUNT_EMEA_PASSWORD=password)
+        checks = {each["check"]: each for each in ran.last["checks"]}
+        assert checks["API of account emea"]["ok"] == is_ok
+    assert {request.kind for request in emea.requests} == {"token"}
+
+
 def test_one_login_under_two_names_is_refused(
     invoke: Command, vendor: SandboxHandle, emea: SandboxHandle
 ) -> None:

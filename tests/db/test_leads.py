@@ -411,7 +411,7 @@ def test_a_run_settles_its_own_leads_alone(database: Database) -> None:
 CLAIM: dict[str, Any] = {
     **{"campaign": CAMPAIGN, "claim": 1, "after_seq": 0, "urgent_only": False},
     **{"require_enabled": True, "max_lead_bytes": 9999, "max_bytes": 999_999},
-    **{"max_lead_age_s": None, "too_old": None},
+    **{"max_lead_age_s": None, "too_old": None, "account": "default"},
 }
 
 

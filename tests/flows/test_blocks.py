@@ -158,13 +158,48 @@ def test_an_account_has_a_block_beside_that_of_the_run(
     assert len(vendor.requests) == 1
 
 
-def test_a_block_of_an_account_needs_an_account_s_name(environment: Path, name: str) -> None:
-    """One line names the block."""
+def test_a_wrong_block_of_an_account_stops_that_account_alone(
+    database: Database,
+    vendor: SandboxHandle,
+    emea: SandboxHandle,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    """The others are served; a run that names its campaign is refused with the reason."""
+    factories.add_campaign(database, "C1")
+    factories.add_campaign(database, "C2", account="emea")
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "A", campaign=campaign)
     LeadloopSettings(lookback=5).save(name)
+    block = f"block leadloop-account/{name}--emea"
+    LeadloopAccount(api_url=emea.url, api_token=SecretStr("s3cret token")).save(f"{name}--emea")
     LeadloopAccount(api_token=SecretStr("t")).save(f"{name}--default")
-    line = f"block leadloop-account/{name}--default is no account's"
-    with pytest.raises(UsageError, match=line):
-        resolve_settings(RunSettings(block=name))
+    fault = f"account emea cannot be used here: api_token of {block} is wrong: it holds a blank"
+    with pytest.raises(UsageError, match=fault):
+        push_leads(["C2"], settings=RunSettings(block=name))
+    assert push_leads(settings=RunSettings(block=name))["created"] == 1
+    assert sql.fetch_statuses(database, "C2") == {"A": "new"}
+    assert emea.requests == []
+    assert fault in caplog.text
+    assert "s3cret" not in caplog.text
+    misnamed = f"block leadloop-account/{name}--default is no account's, and is not used"
+    assert misnamed in caplog.text
+    assert any(misnamed in line for line in resolve_settings(RunSettings(block=name)).list_faults())
+
+
+def test_a_block_with_another_login_takes_no_account_of_the_worker(
+    database: Database, vendor: SandboxHandle, emea: SandboxHandle, name: str
+) -> None:
+    """A staging run sends nothing with production's other logins."""
+    factories.add_campaign(database, "C1")
+    factories.add_campaign(database, "C2", account="emea")
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "A", campaign=campaign)
+    token = SecretStr(vendor.rules.tokens[0])
+    LeadloopCredentials(api_url=vendor.url, api_token=token).save(name)
+    assert push_leads(settings=RunSettings(block=name))["created"] == 1
+    assert emea.requests == []
+    assert sql.fetch_statuses(database, "C2") == {"A": "new"}
 
 
 def test_both_blocks_may_name_the_same_address(environment: Path, name: str) -> None:

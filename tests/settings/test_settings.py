@@ -397,19 +397,59 @@ def test_a_login_of_any_account_is_enough_to_begin(monkeypatch: pytest.MonkeyPat
         ("rate_limit", "s3cret", "write requests/seconds"),
     ],
 )
-def test_a_wrong_value_of_an_account_is_refused(
+def test_a_wrong_value_of_an_account_stops_that_account_alone(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, advice: str
 ) -> None:
-    """As one of a plain setting: by its variable or its block, and without the value."""
-    _set_account(monkeypatch, **{name: value})
-    with pytest.raises(UsageError, match=f"^{_EMEA}{name.upper()} is wrong: {advice}") as caught:
-        Settings.load()
+    """It is named by its variable or its block, and without the value."""
+    monkeypatch.setenv("LEADLOOP_API_TOKEN", "t")
+    _set_account(monkeypatch, **{"api_url": "https://e.example", "api_token": "e", name: value})
+    settings = Settings.load()
+    assert [each.name for each in settings.list_complete_accounts()] == ["default"]
+    cannot = "^account emea cannot be used here: "
+    fault = f"{cannot}{_EMEA}{name.upper()} is wrong: {advice}"
+    with pytest.raises(UsageError, match=fault) as caught:
+        settings.get_account("emea").require_login()
     assert "s3cret" not in str(caught.value)
-    monkeypatch.delenv(f"{_EMEA}{name.upper()}")
+    assert settings.list_faults() == [str(caught.value)]
     source = "block leadloop-account/team--emea"
     block = SettingSource(name=source, origin=source, values={name: value}, account="emea")
-    with pytest.raises(UsageError, match=f"^{name} of {source} is wrong: {advice}"):
-        Settings.load(block)
+    with pytest.raises(UsageError, match=f"{cannot}{name} of {source} is wrong: {advice}"):
+        Settings.load(block).get_account("emea").require_login()
+
+
+@pytest.mark.parametrize(
+    ("name", "is_used"),
+    [
+        ("database_url", False),
+        ("api_url", False),
+        ("api_token", False),
+        ("password", False),
+        ("rate_limit", True),
+        ("batch_size", True),
+    ],
+)
+def test_a_run_of_another_environment_uses_no_account_of_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_used: bool
+) -> None:
+    """Else a staging run could send with a production login; an account's block is used."""
+    login = {"client_id": "c", "client_secret": "s", "username": "u", "password": "p"}
+    values = {"password": login, "api_token": {name: "t"}}.get(name, {name: "https://s.example"})
+    values = {"rate_limit": {name: "9/60"}, "batch_size": {name: 9}}.get(name, values)
+    _set_account(monkeypatch, api_url="https://e.example", api_token="e")
+    (tmp_path / ".env").write_text(
+        "LEADLOOP_ACCOUNT_APAC_API_URL=https://a.example\nLEADLOOP_ACCOUNT_APAC_API_TOKEN=a\n"
+    )
+    staging = SettingSource(name="block leadloop-credentials/staging", origin="b", values=values)
+    settings = Settings.load(staging)
+    for account in ("emea", "apac"):
+        assert settings.get_account(account).is_complete == is_used
+        if not is_used:
+            line = f"account {account} cannot be used here: its variables are left out, because"
+            with pytest.raises(UsageError, match=f"^{line} {staging.name} sets another database"):
+                settings.get_account(account).require_login()
+    own = {"api_url": "https://staging.example", "api_token": "s"}
+    block = SettingSource(name="block b", origin="b", values=own, account="emea")
+    assert Settings.load(staging, block).get_account("emea").require_api_url() == own["api_url"]
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,40 @@ def test_a_campaign_without_a_login_is_left_alone(
     assert {row["campaign_id"] for row in sql.fetch_rows(database, _RUNS)} == {"", "C1"}
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"), [("REQUESTS_CA_BUNDLE", "/no/such/file"), ("HTTPS_PROXY", "ftp://p:1")]
+)
+def test_a_proxy_or_bundle_that_one_account_cannot_use_stops_no_other(
+    database: Database,
+    emea: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    value: str,
+) -> None:
+    """The line of the account that is left alone has the reason."""
+    add_both(database, "a")
+    monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_URL", "https://emea.example")
+    monkeypatch.setenv(variable, value)
+    assert push_leads()["created"] == 1
+    reason = f"campaign C2: left alone, because account emea cannot be used here: {variable} "
+    assert [record.message.startswith(reason) for record in caplog.records] == [True]
+    with pytest.raises(UsageError, match=reason):
+        push_leads(["C2"])
+    assert sql.fetch_statuses(database, "C2") == {"a": "new"}
+
+
+def test_a_run_begins_with_an_account_that_can_be_used(
+    database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the account `default` cannot."""
+    add_both(database, "a")
+    monkeypatch.setenv("LEADLOOP_API_URL", "https://default.example")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    assert push_leads()["created"] == 1
+    assert sql.fetch_statuses(database, "C2") == {"a": "created"}
+
+
 @pytest.mark.parametrize("run", [push_leads, disable_leads, poll_outcomes, audit_leads])
 @pytest.mark.parametrize("ids", [["C2"], ["C1", "C2"]])
 def test_a_named_campaign_without_a_login_is_refused(
@@ -431,4 +465,19 @@ def test_a_first_contact_uses_the_account_of_its_campaign(
     assert vendor.requests == []
     monkeypatch.delenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN")
     with pytest.raises(UsageError, match=r"^account emea has no login here: set LEADLOOP"):
+        first_contacts.run_contact(database, "a", campaign="C2")
+
+
+def test_a_first_contact_names_the_address_of_its_account(
+    database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks for the fault looks there."""
+    add_both(database, "a")
+    monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN", "wrong-token")
+    address = rf"cannot be read at {emea.url} \(account emea\)"
+    with pytest.raises(RunError, match=address):
+        first_contacts.run_contact(database, "a", campaign="C2")
+    monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN", "emea-token")
+    emea.add_fault(kind="status", status=403, when="before", route="create")
+    with pytest.raises(RunError, match=rf"create failed at {emea.url} \(account emea\)"):
         first_contacts.run_contact(database, "a", campaign="C2")

@@ -89,6 +89,7 @@ def test_a_changed_setting_counts_once_the_row_is_a_second_old(
     factories.add_campaign(database, batch_size=7)
     with open_database_context(Settings.load(), HOST) as context:
         run = start(context)
+        run.refresh()
         sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 9, enabled = false")
         clock.append(clock[-1] + 0.9)
         assert run.refresh().batch_size == 7
@@ -102,6 +103,15 @@ def test_a_changed_setting_counts_once_the_row_is_a_second_old(
         with pytest.raises(CampaignDeleted, match=r"^its row was deleted"):
             run.reload()
         assert run.campaign.campaign_id == CAMPAIGN
+
+
+def test_the_first_refresh_reads_the_row(database: Database, clock: list[float]) -> None:
+    """However long the campaign has waited for its turn since it was selected."""
+    factories.add_campaign(database, batch_size=7)
+    with open_database_context(Settings.load(), HOST) as context:
+        run = start(context)
+        sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 9")
+        assert run.refresh().batch_size == 9
 
 
 @pytest.mark.parametrize(

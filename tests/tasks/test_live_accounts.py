@@ -130,3 +130,34 @@ def test_a_login_that_is_missing_leaves_its_campaigns_alone(
         " LEADLOOP_ACCOUNT_EMEA_API_TOKEN (or the four of an OAuth login), or create its block"
     ]
     assert {request.status for request in emea.requests} <= {200, 201}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEADLOOP_ACCOUNT_EMEA_API_TOKEN", "a token"),
+        ("LEADLOOP_ACCOUNT_EMEA_API_URL", "https://emea.example"),
+    ],
+)
+def test_a_wrong_setting_of_one_account_stops_no_other(
+    database: Database,
+    emea: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    value: str,
+) -> None:
+    """Nor does a CA bundle that only its address needs; one line has the reason."""
+    monkeypatch.setattr(live, "_TIMED_LOOK_S", 0.5)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
+    monkeypatch.setenv(name, value)
+    factories.add_campaign(database, "C1")
+    factories.add_campaign(database, "C2", account="emea")
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "a", campaign=campaign)
+    with start_run("live"):
+        wait_for(database, "created", "a", "C1")
+        wait_until(lambda: "left alone" in caplog.text, "nothing is said")
+    assert sql.fetch_statuses(database, "C2") == {"a": "new"}
+    (line,) = [message for message in caplog.messages if "left alone" in message]
+    assert line.startswith("campaign C2: left alone, because account emea cannot be used here: ")

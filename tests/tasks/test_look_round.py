@@ -11,11 +11,14 @@ import pytest
 from db.database import Database
 from leadloop.core.summaries import Summary, collect_summary
 from leadloop.sandbox import SandboxHandle
+from leadloop.settings import Settings
+from tasks.context import open_api_context
 from tasks.head_look import look_at_head
 from tasks.jobs import CampaignsFailed
+from tasks.look_round import look_round
 from tasks.poll import POLL
 from tests import factories, sql
-from tests.jobs import poll_outcomes, push_leads, run_jobs
+from tests.jobs import HOST, poll_outcomes, push_leads, run_jobs
 
 pytestmark = pytest.mark.usefixtures("quick_retries", "environment")
 
@@ -183,3 +186,22 @@ def test_a_campaign_that_was_never_sent_a_lead_is_not_asked_for(
     summary = poll(with_look=True)
     assert not any("empty" in request.path for request in vendor.requests)
     assert not any(summary["campaigns"]["empty"].values())
+
+
+def test_a_campaign_that_was_moved_is_not_asked_about(
+    polled: None, database: Database, vendor: SandboxHandle
+) -> None:
+    """Its account's turn may come long after it was selected; its job finds out."""
+    newest = sql.fetch_value(database, "SELECT max(run_id) FROM leadloop.sync_runs")
+    with open_api_context(Settings.load(), HOST) as context:
+        selected = context.select_campaigns(None)
+        with database.transaction() as connection:
+            connection.exec_driver_sql(
+                "SET LOCAL leadloop.renames_account = 'on';"
+                "UPDATE leadloop.campaigns SET account = 'emea' WHERE campaign_id = 'C1'"
+            )
+        before = len(vendor.requests)
+        due = look_round(lambda *_: None, context, selected, newest)
+    asked = {request.path.strip("/").split("/")[-1] for request in vendor.requests[before:]}
+    assert asked == {*_ALL} - {"C1"}
+    assert due.ids == {"C1"}
