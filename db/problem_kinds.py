@@ -60,8 +60,8 @@ PROBLEM_KINDS = (
     ProblemKind(
         severity="critical",
         name="opt_outs_unread",
-        meaning="The campaign's opt-out source cannot be read, so no lead is sent. It is a problem"
-        " at the age of `opt_outs_waiting`.",
+        meaning="The campaign's opt-out source cannot be read, or its opt-outs cannot be put on"
+        " record, so no lead is sent. It is a problem at the age of `opt_outs_waiting`.",
         commands=_DOCTOR,
     ),
     ProblemKind(

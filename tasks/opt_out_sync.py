@@ -23,6 +23,7 @@ from leadloop.core.opt_out_rows import (
     normalize_opt_out_number,
 )
 from leadloop.core.phones import hash_phone_number, hash_raw_number
+from leadloop.core.plurals import format_count
 from leadloop.core.source_requirements import (
     OptOutSource,
     SourceError,
@@ -253,9 +254,9 @@ class _OptOutSync:
                         opt_out_source.forget_vanished(connection, self._id)
                 if self._locked_count:
                     raise RunError(
-                        f"{self._named} has {self._locked_count:,} opt-outs that are not on record,"
-                        " because other connections lock their rows (pg_locks shows which); all"
-                        " others are; end those connections and run this again"
+                        f"{self._named}: {format_count(self._locked_count, 'opt-out')} could not be"
+                        " put on record, because other connections lock their rows (pg_locks shows"
+                        " which); all others are; end those connections and run this again"
                     )
                 with connection.begin():
                     opt_out_source.record_read(

@@ -512,11 +512,11 @@ def test_a_locked_lead_holds_up_no_other_opt_outs(
     with crm.transaction() as connection:
         connection.execute(text("SELECT FROM leadloop.leads WHERE lead_id = 'a' FOR UPDATE"))
         line = failure(disable_leads)
-        assert "'crm.out' has 1 opt-outs that are not on record" in line
+        assert "'crm.out': 1 opt-out could not be put on record" in line
         assert fetch_opt_outs(crm) == dict.fromkeys("bc", "requested")
         assert failure(disable_leads)
         assert disabled(vendor) == {"b", "c"}
-        assert "are not on record" in failure(push_leads)
+        assert "could not be put on record" in failure(push_leads)
         assert fetch_statuses(crm)["waits"] == "new"
         sql.execute(
             crm,
