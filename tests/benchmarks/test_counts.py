@@ -61,9 +61,9 @@ def test_few_wal_records_per_lead(database: Database) -> None:
     ours = {"campaign": CAMPAIGN, "run": sql.fetch_value(database, query, campaign=CAMPAIGN)}
     with database.autocommit() as connection:
         parameters = {**ours, "claim": 1, "limit": 1000, "after_seq": 0, "require_enabled": True}
+        parameters["account"] = "default"
         limits = {"max_bytes": leads.NO_LIMIT, "max_lead_bytes": leads.NO_LIMIT}
         others = {"max_lead_age_s": None, "too_old": None, "urgent_only": False}
-        others |= {"account": "default"}
         claimed = _count_wal_records(connection, leads._CLAIM, **parameters, **limits, **others)
         sent = [
             row["lead_id"] for row in sql.fetch_rows(database, "SELECT lead_id FROM leadloop.leads")

@@ -432,9 +432,9 @@ def test_a_run_of_another_environment_uses_no_account_of_the_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_used: bool
 ) -> None:
     """Else a staging run could send with a production login; an account's block is used."""
-    login = {"client_id": "c", "client_secret": "s", "username": "u", "password": "p"}
-    values = {"password": login, "api_token": {name: "t"}}.get(name, {name: "https://s.example"})
-    values = {"rate_limit": {name: "9/60"}, "batch_size": {name: 9}}.get(name, values)
+    oauth = {"client_id": "c", "client_secret": "s", "username": "u", "password": "p"}
+    given = {"rate_limit": "9/60", "batch_size": 9, "api_token": "t"}
+    values = oauth if name in oauth else {name: given.get(name, "https://s.example")}
     _set_account(monkeypatch, api_url="https://e.example", api_token="e")
     (tmp_path / ".env").write_text(
         "LEADLOOP_ACCOUNT_APAC_API_URL=https://a.example\nLEADLOOP_ACCOUNT_APAC_API_TOKEN=a\n"
