@@ -143,7 +143,7 @@ def test_an_opt_out_source_is_checked_as_a_source(
     checks = get_checks(invoke("doctor", "--json", PREFECT_API_URL=prefect))
     assert checks["source of C1"]["ok"]
     assert (
-        checks["opt-out source of C1"]["detail"] == "crm.blocked can be read, 1 columns, and no row"
+        checks["opt-out source of C1"]["detail"] == "crm.blocked can be read, 1 column, and no row"
     )
     for campaign, reason in (
         ("C2", "has neither a column lead_id nor phone_number"),

@@ -129,6 +129,7 @@ def test_views_that_take_too_long(database: Database, monkeypatch: pytest.Monkey
         database,
         "CREATE OR REPLACE VIEW leadloop_monitor.budget_now AS"
         " SELECT bigint '1' AS slots, bigint '1' AS taken,"
-        "        CASE WHEN pg_sleep(20) IS NULL THEN 0.0 ELSE float8 '1' END AS paused_s",
+        "        CASE WHEN pg_sleep(20) IS NULL THEN 0.0 ELSE float8 '1' END AS paused_s,"
+        "        'default' AS account",
     )
     assert "take longer than 30 s to read" in told(database)

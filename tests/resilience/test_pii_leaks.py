@@ -353,9 +353,9 @@ def test_no_leak_of_an_opt_out_source(loop: CanaryLoop) -> None:
         loop.database,
         f"""CREATE SCHEMA crm; CREATE TABLE crm.people (phone_number text, weight integer);
             INSERT INTO crm.people VALUES ('{build_phones()[0]}', 1), ('0{build_phones()[5]}9', 1);
-            CREATE FUNCTION crm.rate(row crm.people) RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
-                IF row.weight = 0 THEN RAISE EXCEPTION 'no good: %, {NAME}', row; END IF;
-                RETURN 1 / (row.weight - 2); END $$;
+            CREATE FUNCTION crm.rate(one crm.people) RETURNS integer LANGUAGE plpgsql AS $$ BEGIN
+                IF one.weight = 0 THEN RAISE EXCEPTION 'no good: %, {NAME}', one; END IF;
+                RETURN 1 / (one.weight - 2); END $$;
             CREATE VIEW crm.out AS SELECT '' || phone_number AS phone_number, '{NAME}' AS name
               FROM crm.people WHERE crm.rate(people) IS NOT NULL;
             UPDATE leadloop.campaigns SET opt_out_source = 'crm.out'""",
