@@ -363,6 +363,7 @@ def test_no_leak_of_an_opt_out_source(loop: CanaryLoop) -> None:
     output = loop.run_flows("sync-leads")
     assert "are refused, so nobody opts out by them: 1" in output
     for phone, weight in ((build_phones()[6], 2), (build_phones()[7], 0)):
+        sql.execute(loop.database, "DELETE FROM crm.people WHERE weight <> 1")
         insert = "INSERT INTO crm.people VALUES (:phone, :weight)"
         sql.execute(loop.database, insert, phone=phone, weight=weight)
         loop.add_leads(8 + weight)
