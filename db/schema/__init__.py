@@ -38,7 +38,7 @@ _MIGRATIONS = _HERE.parent / "migrations"
 #: version, which it becomes. Its tables are compared afterwards, and never refused.
 _UNSTATED = "0008"
 _COUNTS_FILLED = text("SELECT EXISTS (SELECT FROM leadloop.counts_filled)")
-#: What people are told until `are_counts_filled`.
+#: What commands and the page show until `are_counts_filled`.
 UPGRADE_INCOMPLETE = (
     "the upgrade of the schema is not complete yet: run `leadloop init`; until it has ended, the"
     " views show too little"
