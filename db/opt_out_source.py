@@ -125,8 +125,8 @@ def is_held_by_vendor(alias: str) -> str:
     return f"({_is_in(alias, 'sent_leads', 'lead_outcomes', 'outreach_attempts')})"
 
 
-_IS_STRANGER = f"NOT ({_is_in('given', 'leads')} OR {is_held_by_vendor('given')})"
-_IS_KNOWN = f"(NOT ({_IS_STRANGER}) OR {IS_HELD} IS TRUE)"
+_HAS_LEAD = f"({_is_in('given', 'leads')} OR {is_held_by_vendor('given')})"
+_IS_KNOWN = f"({_HAS_LEAD} OR {IS_HELD} IS TRUE)"
 _IS_MISSPELT = """(EXISTS (SELECT FROM leadloop.leads AS lead
              WHERE lead.campaign_id = :campaign AND lead.lead_id = FOLDED(given.lead_id))
      OR EXISTS (SELECT FROM leadloop.leads AS lead
@@ -186,7 +186,7 @@ WITH given AS (
     SELECT given.lead_id
       FROM leadloop.disable_requests AS given
      WHERE given.campaign_id = :campaign AND given.status IN ('requested', 'failed')
-       AND given.origin = '{ORIGIN}' AND given.sent_at IS NULL AND {_IS_STRANGER}
+       AND given.origin = '{ORIGIN}' AND given.sent_at IS NULL AND NOT {_HAS_LEAD}
        AND EXISTS (SELECT FROM leadloop.create_holds AS hold
                     WHERE hold.campaign_id = :campaign
                       AND given.requested_at BETWEEN hold.held_at AND hold.released_at)
