@@ -351,7 +351,7 @@ def test_an_upgrade_gives_all_there_is_to_the_default_account(
                DROP SCHEMA leadloop_monitor CASCADE;
                DROP FUNCTION leadloop.count_sync_runs CASCADE;
                DROP INDEX leadloop.sync_runs_covering;
-               ALTER TABLE leadloop.campaigns DROP COLUMN account;
+               ALTER TABLE leadloop.campaigns DROP COLUMN account CASCADE;
                ALTER TABLE leadloop.sync_runs DROP COLUMN account CASCADE;
                ALTER TABLE leadloop.rate_slots DROP COLUMN account CASCADE;
                ALTER TABLE leadloop.rate_slots ADD PRIMARY KEY (slot);
