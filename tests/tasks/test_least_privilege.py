@@ -85,7 +85,7 @@ def test_they_are_enough_for_the_whole_loop(
     assert audit_leads(repair=True)["seen"] == 3
     Path("more.csv").write_text("lead_id\nx\n")
     load = ["load", "more.csv", "--campaign", "another"]
-    forget = ["forget", "--campaign", "C1", "--lead-id", "2"]
+    forget = ["forget", "--campaign", "C1", "--lead-id", "2", "--yes"]
     for command in (load, ["requeue", "--rejected"], ["status"], forget, ["doctor"]):
         assert leadloop(*command).code == 0, command
     assert leadloop("status", "--json").last["campaigns"][0]["processed"] == 1
