@@ -148,6 +148,7 @@ def test_a_pause_of_one_account_delays_no_other(
     """In one run: the other one is done before the pause ends, and then this one is done too."""
     add_both(database, "a")
     push_leads()
+    process_both(vendor, emea, "a")
     poll_outcomes()
     for campaign in ("C1", "C2"):
         factories.add_leads(database, "b", campaign=campaign)
