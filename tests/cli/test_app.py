@@ -99,7 +99,7 @@ def test_json_output_is_json(invoke: Command, database: Database) -> None:
     """The last line on stdout is one object, also where nothing was done."""
     factories.add_campaign(database)
     out = invoke("status", "--json").out
-    keys = ["campaigns", "problems", "latencies", "rejections"]
+    keys = ["campaigns", "problems", "latencies", "upgrade_complete", "rejections"]
     assert list(json.loads(out.splitlines()[-1])) == keys
 
 
