@@ -3,10 +3,12 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Download, Page, expect
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 from sqlalchemy import text
 
 from db.database import Database
@@ -191,14 +193,23 @@ def test_every_section_downloads_as_csv(open_page: OpenPage, page_url: str, tmp_
         assert_complete(page)
         expect_texts(page, "Rejection reasons", "Runs")
         for name in names:
-            with page.expect_download() as download:
-                page.locator(f".st-key-csv-{name} button:visible").first.click()
-            download.value.save_as(tmp_path / name)
+            download_csv(page, name).save_as(tmp_path / name)
     files = {name: (tmp_path / name).read_text().splitlines() for name in _CSV_NAMES}
     assert all(len(lines) > 1 for lines in files.values()), files
     assert f"{PREFECT_URL}/runs/flow-run/" in files["runs"][1]
     assert files["problems"][1].endswith("leadloop disable --campaign EAST-1")
     assert "EAST-1,,True,critical" in files["campaigns"][1]
+
+
+def download_csv(page: Page, name: str) -> Download:
+    """Click a section's button, again where the page was refreshed at that moment."""
+    button = page.locator(f".st-key-csv-{name} button:visible").first
+    for timeout_ms in (30_000, 30_000, 120_000):
+        with suppress(PlaywrightTimeout):
+            with page.expect_download(timeout=timeout_ms) as download:
+                button.click()
+            return download.value
+    raise AssertionError(f"no download of {name}")
 
 
 def test_refreshes_without_reload(
