@@ -14,7 +14,6 @@ from sqlalchemy import Connection, TextClause, text
 
 from db.create_holds import IS_HELD
 from db.latencies import build_count
-from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.leads import Lead, build_too_old_reason
 from leadloop.core.opt_ins import OPTED_OUT_REASON
 
@@ -532,7 +531,7 @@ def claim_leads(
     urgent_only: bool = False,
     suspects: bool = False,
     lead_ids: Sequence[str] | None = None,
-    account: str = DEFAULT_ACCOUNT,
+    account: str,
 ) -> ClaimResult:
     """Claim up to `limit` fresh leads: after the commit a request may hold them.
 
@@ -595,7 +594,7 @@ def reclaim_leads(
     *,
     max_lead_age_s: int | None = None,
     require_enabled: bool = False,
-    account: str = DEFAULT_ACCOUNT,
+    account: str,
 ) -> ReclaimResult:
     """Recheck claimed leads before a resend, as `claim_leads` has checked them.
 
@@ -624,7 +623,7 @@ def claim_created(
     max_lead_bytes: int = NO_LIMIT,
     max_lead_age_s: int | None = None,
     require_enabled: bool = False,
-    account: str = DEFAULT_ACCOUNT,
+    account: str,
 ) -> Lead | None:
     """Claim one `created` lead for a repeated create; None if it must not be sent now.
 

@@ -7,6 +7,7 @@ from statistics import median
 
 from db import leads, schema
 from db.database import Connection, Database
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from tests import factories, sql
 from tests.benchmarks.bench_environment import CAMPAIGN, BenchEnvironment
 from tests.benchmarks.report import Figure, Section
@@ -152,6 +153,7 @@ class _Claims:
             claim_no=self._number,
             limit=most,
             after_seq=self._last,
+            account=DEFAULT_ACCOUNT,
         )
         took = time.monotonic() - began
         self._last = claimed.last_seq

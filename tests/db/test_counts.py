@@ -18,6 +18,7 @@ from db.database import Database, DatabaseError
 from db.leads import ClaimRef
 from db.schema import are_counts_filled
 from db.schema.counting import DELAY_BOUNDS_S, TABLES
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.results import parse_result
 from tests import factories, sql
 from tests.factories import CAMPAIGN
@@ -512,7 +513,12 @@ def test_claims_and_responses_are_counted(database: Database) -> None:
     for claim_no in (1, 2):
         with database.autocommit() as connection:
             claimed = leads.claim_leads(
-                connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=claim_no, limit=3
+                connection,
+                campaign_id=CAMPAIGN,
+                run_id=run_id,
+                claim_no=claim_no,
+                limit=3,
+                account=DEFAULT_ACCOUNT,
             )
         check_counts(database)
         ids = [lead.lead_id for lead in claimed.leads]

@@ -11,6 +11,7 @@ from sqlalchemy import make_url, text
 
 from db import create_holds, leads
 from db.database import Database
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from tests import factories, sql
 from tests.conftest import new_database
 
@@ -38,7 +39,14 @@ def claim(database: Database) -> int:
     run = """INSERT INTO leadloop.sync_runs (flow, campaign_id) VALUES ('push-leads', 'C1')
              RETURNING run_id"""
     run_id = sql.fetch_value(database, run)
-    claimed = database.run(leads.claim_leads, campaign_id="C1", run_id=run_id, claim_no=1, limit=9)
+    claimed = database.run(
+        leads.claim_leads,
+        campaign_id="C1",
+        run_id=run_id,
+        claim_no=1,
+        limit=9,
+        account=DEFAULT_ACCOUNT,
+    )
     return claimed.total
 
 
@@ -159,7 +167,7 @@ def test_a_claimed_lead_that_is_to_be_resent_is_new_again(database: Database) ->
     run_id = sql.fetch_value(database, "SELECT run_id FROM leadloop.leads")
     ref = leads.ClaimRef(campaign_id="C1", run_id=run_id, claim_no=1, lead_ids=["a"])
     database.run(create_holds.hold_creates, ["C1"], "restored")
-    assert database.run(leads.reclaim_leads, ref).total == 0
+    assert database.run(leads.reclaim_leads, ref, account=DEFAULT_ACCOUNT).total == 0
     assert sql.fetch_statuses(database) == {"a": "new"}
 
 

@@ -11,6 +11,7 @@ from db.bulk_copy import format_text_row
 from db.database import Database
 from db.latencies import BOUNDS_S, build_count
 from db.leads import ClaimRef
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.results import parse_result
 from tests import factories, sql
 from tests.factories import CAMPAIGN
@@ -62,7 +63,12 @@ def claim_all(database: Database) -> ClaimRef:
     )
     with database.transaction() as connection:
         claimed = leads.claim_leads(
-            connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, limit=1000
+            connection,
+            campaign_id=CAMPAIGN,
+            run_id=run_id,
+            claim_no=1,
+            limit=1000,
+            account=DEFAULT_ACCOUNT,
         )
     ids = [lead.lead_id for lead in claimed.leads]
     return ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=ids)

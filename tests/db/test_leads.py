@@ -10,6 +10,7 @@ from db import leads, opt_outs
 from db.database import Database
 from db.in_doubt import DueLookups
 from db.leads import ClaimRef, ClaimResult
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.leads import Lead
 from leadloop.core.opt_ins import OPTED_OUT_REASON
 from tests import factories, sql
@@ -33,7 +34,13 @@ def a_run(database: Database) -> int:
 def claim(connection: Connection, run_id: int, most: int = 100, **options: Any) -> ClaimResult:
     """A claim on the tests' campaign."""
     return leads.claim_leads(
-        connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, limit=most, **options
+        connection,
+        campaign_id=CAMPAIGN,
+        run_id=run_id,
+        claim_no=1,
+        limit=most,
+        account=DEFAULT_ACCOUNT,
+        **options,
     )
 
 
@@ -73,6 +80,7 @@ def test_the_fields_of_a_lead_that_is_too_large_are_not_read(database: Database)
             claim_no=1,
             limit=9,
             max_lead_bytes=1000,
+            account=DEFAULT_ACCOUNT,
         )
     left_out = {lead.lead_id: lead.left_out for lead in claimed.leads}
     assert left_out == {
@@ -104,6 +112,7 @@ def test_a_claim_takes_no_more_bytes_than_asked(database: Database) -> None:
                 limit=9,
                 max_lead_bytes=20_000,
                 max_bytes=most,
+                account=DEFAULT_ACCOUNT,
             )
         return ids(claimed)
 
@@ -312,7 +321,7 @@ def test_a_run_that_was_declared_dead_gets_nothing(database: Database, state: st
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
     with database.transaction() as connection:
         assert claim(connection, run_id).total == 0
-        assert leads.reclaim_leads(connection, batch).total == 0
+        assert leads.reclaim_leads(connection, batch, account=DEFAULT_ACCOUNT).total == 0
     assert sql.fetch_statuses(database) == {"a": "sending", "b": "new"}
 
 
@@ -325,7 +334,7 @@ def test_before_a_second_batch_opt_outs_are_seen_again(database: Database) -> No
     factories.add_opt_outs(database, "b")
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a", "b"])
     with database.transaction() as connection:
-        again = leads.reclaim_leads(connection, batch)
+        again = leads.reclaim_leads(connection, batch, account=DEFAULT_ACCOUNT)
     assert (again.lead_ids, again.cancelled) == (["a"], 1)
     assert sql.fetch_statuses(database) == {"a": "sending", "b": "cancelled", "c": "sending"}
 
@@ -338,7 +347,14 @@ def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) ->
         claim(connection, run_id)
         first = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["a"])
         leads.release_leads(connection, first)
-        leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=run_id, claim_no=2, limit=1)
+        leads.claim_leads(
+            connection,
+            campaign_id=CAMPAIGN,
+            run_id=run_id,
+            claim_no=2,
+            limit=1,
+            account=DEFAULT_ACCOUNT,
+        )
         assert leads.release_leads(connection, first) == 0
     assert sql.fetch_statuses(database) == {"a": "sending"}
 
@@ -351,7 +367,7 @@ def test_a_release_that_is_repeated_undoes_no_later_claim(database: Database) ->
         lambda c, batch: leads.mark_in_doubt(c, batch, "x"),
         lambda c, batch: leads.cancel_leads(c, batch, "x"),
         lambda c, batch: leads.record_rejected(c, batch, {"z": "x", "a": "y"}, was_sent=True),
-        leads.reclaim_leads,
+        lambda c, batch: leads.reclaim_leads(c, batch, account=DEFAULT_ACCOUNT),
     ],
     ids=["created", "release", "doubt", "cancel", "rejected", "claim again"],
 )
@@ -613,7 +629,7 @@ def test_before_a_second_batch_ages_are_seen_again(database: Database) -> None:
         claim(connection, run_id)
     batch = ClaimRef(campaign_id=CAMPAIGN, run_id=run_id, claim_no=1, lead_ids=["hour", "now"])
     with database.transaction() as connection:
-        again = leads.reclaim_leads(connection, batch, max_lead_age_s=600)
+        again = leads.reclaim_leads(connection, batch, max_lead_age_s=600, account=DEFAULT_ACCOUNT)
     assert (again.lead_ids, [*again.rejected], again.total) == (["now"], ["hour"], 2)
     row = sql.fetch_rows(
         database, "SELECT status, sent_at FROM leadloop.leads WHERE lead_id = 'hour'"

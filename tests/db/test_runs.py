@@ -6,6 +6,7 @@ from db import leads, runs
 from db.database import Database
 from db.leads import ClaimRef
 from db.runs import RunLocks
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.errors import RunError
 from tests import factories, sql
 from tests.factories import CAMPAIGN
@@ -52,7 +53,14 @@ def test_a_dead_run_is_known_at_once_and_its_leads_are_in_doubt(database: Databa
     with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         with database.transaction() as connection:
-            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, limit=2)
+            leads.claim_leads(
+                connection,
+                campaign_id=CAMPAIGN,
+                run_id=dead,
+                claim_no=1,
+                limit=2,
+                account=DEFAULT_ACCOUNT,
+            )
             done = ClaimRef(campaign_id=CAMPAIGN, run_id=dead, claim_no=1, lead_ids=["a"])
             leads.record_created(connection, done)
         assert bury(database, alive) == (0, 0), "it lives"
@@ -75,7 +83,12 @@ def test_a_fenced_run_can_claim_nothing_and_stays_dead(database: Database) -> No
             assert not runs.is_running(connection, dead)
             assert (
                 leads.claim_leads(
-                    connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, limit=1
+                    connection,
+                    campaign_id=CAMPAIGN,
+                    run_id=dead,
+                    claim_no=1,
+                    limit=1,
+                    account=DEFAULT_ACCOUNT,
                 ).total
                 == 0
             )
@@ -89,7 +102,14 @@ def test_an_answer_that_comes_after_the_burial_still_counts(database: Database) 
     with database.autocommit() as dying, database.autocommit() as living:
         dead, alive = opened(dying), opened(living)
         with database.transaction() as connection:
-            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=dead, claim_no=1, limit=1)
+            leads.claim_leads(
+                connection,
+                campaign_id=CAMPAIGN,
+                run_id=dead,
+                claim_no=1,
+                limit=1,
+                account=DEFAULT_ACCOUNT,
+            )
         cut(database, dying)
         bury(database, alive)
         with database.transaction() as connection:
@@ -197,8 +217,22 @@ def test_what_a_run_heard_nothing_of_is_in_doubt_at_its_end(database: Database) 
     with database.autocommit() as one, database.autocommit() as other:
         mine, theirs = opened(one), opened(other)
         with database.transaction() as connection:
-            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=mine, claim_no=1, limit=1)
-            leads.claim_leads(connection, campaign_id=CAMPAIGN, run_id=theirs, claim_no=1, limit=1)
+            leads.claim_leads(
+                connection,
+                campaign_id=CAMPAIGN,
+                run_id=mine,
+                claim_no=1,
+                limit=1,
+                account=DEFAULT_ACCOUNT,
+            )
+            leads.claim_leads(
+                connection,
+                campaign_id=CAMPAIGN,
+                run_id=theirs,
+                claim_no=1,
+                limit=1,
+                account=DEFAULT_ACCOUNT,
+            )
             assert runs.mark_unanswered_in_doubt(connection, mine) == 1
     assert sql.fetch_statuses(database) == {"a": "in_doubt", "b": "sending"}
 
