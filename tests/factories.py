@@ -41,6 +41,14 @@ def add_leads(
     _insert_rows(database, "leads", [{"campaign_id": campaign, **row} for row in rows])
 
 
+def add_account_campaigns(database: Database, *lead_ids: str) -> None:
+    """Insert C1 of the account `default` and C2 of `emea`, each with these leads."""
+    add_campaign(database, "C1")
+    add_campaign(database, "C2", account="emea")
+    for campaign in ("C1", "C2"):
+        add_leads(database, *lead_ids, campaign=campaign)
+
+
 def add_opt_outs(
     database: Database, *lead_ids: str, campaign: str = CAMPAIGN, **columns: Any
 ) -> None:

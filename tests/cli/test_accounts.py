@@ -13,10 +13,7 @@ _MISSING = "account emea has no login here: set LEADLOOP_ACCOUNT_EMEA_API_TOKEN"
 @pytest.fixture(autouse=True)
 def both(database: Database, emea: SandboxHandle) -> None:
     """C1 of the account `default` and C2 of `emea`, each with a lead."""
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
-    for campaign in ("C1", "C2"):
-        factories.add_leads(database, "a", campaign=campaign)
+    factories.add_account_campaigns(database, "a")
 
 
 def test_doctor_checks_each_account(

@@ -135,10 +135,7 @@ def test_an_account_has_a_block_beside_that_of_the_run(
     name: str,
 ) -> None:
     """Whole, in place of the environment's; runs with another block do not see it."""
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
-    for campaign in ("C1", "C2"):
-        factories.add_leads(database, "A", campaign=campaign)
+    factories.add_account_campaigns(database, "A")
     for setting in ("API_URL", "API_TOKEN", "RATE_LIMIT"):
         monkeypatch.delenv(f"LEADLOOP_ACCOUNT_EMEA_{setting}")
     LeadloopSettings(lookback=5).save(name)
@@ -166,10 +163,7 @@ def test_a_wrong_block_of_an_account_stops_that_account_alone(
     name: str,
 ) -> None:
     """The others are served; a run that names its campaign is refused with the reason."""
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
-    for campaign in ("C1", "C2"):
-        factories.add_leads(database, "A", campaign=campaign)
+    factories.add_account_campaigns(database, "A")
     LeadloopSettings(lookback=5).save(name)
     block = f"block leadloop-account/{name}--emea"
     LeadloopAccount(api_url=emea.url, api_token=SecretStr("s3cret token")).save(f"{name}--emea")
@@ -191,10 +185,7 @@ def test_a_block_with_another_login_takes_no_account_of_the_worker(
     database: Database, vendor: SandboxHandle, emea: SandboxHandle, name: str
 ) -> None:
     """A staging run sends nothing with production's other logins."""
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
-    for campaign in ("C1", "C2"):
-        factories.add_leads(database, "A", campaign=campaign)
+    factories.add_account_campaigns(database, "A")
     token = SecretStr(vendor.rules.tokens[0])
     LeadloopCredentials(api_url=vendor.url, api_token=token).save(name)
     assert push_leads(settings=RunSettings(block=name))["created"] == 1

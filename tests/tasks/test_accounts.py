@@ -33,14 +33,6 @@ _TAKEN = """SELECT account, count(*) AS taken FROM leadloop.rate_slots
              WHERE slot > 0 AND free_at > clock_timestamp() GROUP BY account"""
 
 
-def add_both(database: Database, *lead_ids: str) -> None:
-    """Insert C1 of the account `default` and C2 of `emea`, each with these leads."""
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
-    for campaign in ("C1", "C2"):
-        factories.add_leads(database, *lead_ids, campaign=campaign)
-
-
 def process_both(vendor: SandboxHandle, emea: SandboxHandle, lead_id: str) -> None:
     """Have both vendors call a person."""
     for handle, campaign in ((vendor, "C1"), (emea, "C2")):
@@ -74,7 +66,7 @@ def test_each_request_goes_to_its_account(
     database: Database, vendor: SandboxHandle, emea: SandboxHandle
 ) -> None:
     """With its token: creates, opt-outs, polls, a backfill, an audit."""
-    add_both(database, "a", "b")
+    factories.add_account_campaigns(database, "a", "b")
     assert push_leads()["created"] == 4
     for campaign in ("C1", "C2"):
         factories.add_opt_outs(database, "b", campaign=campaign)
@@ -93,7 +85,7 @@ def test_a_lookup_in_doubt_asks_the_account_that_has_the_lead(
     database: Database, vendor: SandboxHandle, emea: SandboxHandle
 ) -> None:
     """The lead is found there, and created nowhere else."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     push_leads()
     factories.orphan_lead(database, "a", "C2")
     push_leads()
@@ -111,7 +103,7 @@ def test_a_request_takes_a_slot_of_its_account_alone(
     """Each account has as many slots in use as its vendor got requests, of its own limit."""
     monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "40/3600")
     monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_RATE_LIMIT", "60/3600")
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     factories.add_leads(database, "b", "c", "d", campaign="C2")
     sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 1")
     push_leads()
@@ -132,7 +124,7 @@ def test_a_used_up_limit_keeps_no_other_account(
     """Nor does a pause that the vendor has asked for."""
     monkeypatch.setenv("LEADLOOP_RATE_LIMIT", "1/3600")
     monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_RATE_LIMIT", "1/3600")
-    add_both(database)
+    factories.add_account_campaigns(database)
     with open_api_context(Settings.load(), HOST, purpose=Purpose.POLLS) as context:
         first, second = (context.for_campaign(each) for each in context.select_campaigns(None))
         first.limiter.wait_for_permit(ApiCall.READ)
@@ -146,7 +138,7 @@ def test_a_pause_of_one_account_delays_no_other(
     database: Database, vendor: SandboxHandle, emea: SandboxHandle, flow: str
 ) -> None:
     """In one run: the other one is done before the pause ends, and then this one is done too."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     push_leads()
     process_both(vendor, emea, "a")
     poll_outcomes()
@@ -188,7 +180,7 @@ def test_a_failing_account_stops_no_other(
     run: Callable[[], Summary],
 ) -> None:
     """Whatever the run does, the other account's part is done; the failure names its address."""
-    add_both(database, "old")
+    factories.add_account_campaigns(database, "old")
     push_leads()
     for campaign in ("C1", "C2"):
         factories.add_leads(database, "new", campaign=campaign)
@@ -209,7 +201,7 @@ def test_a_failure_names_the_account_and_its_variables(
     database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not those of the account `default`."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN", "wrong-token")
     with pytest.raises(CampaignsFailed, match="check LEADLOOP_ACCOUNT_EMEA_API_TOKEN or") as caught:
         push_leads()
@@ -225,7 +217,7 @@ def test_accounts_take_turns(
     database: Database, vendor: SandboxHandle, emea: SandboxHandle
 ) -> None:
     """A hundred campaigns of one account keep another one's waiting for one chunk."""
-    add_both(database, *(f"L{number}" for number in range(60)))
+    factories.add_account_campaigns(database, *(f"L{number}" for number in range(60)))
     sql.execute(database, "UPDATE leadloop.campaigns SET batch_size = 1")
     for number in range(8):
         factories.add_campaign(database, f"A{number}", priority=9)
@@ -251,7 +243,7 @@ def test_a_campaign_without_a_login_is_left_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """No claim, no request, no row of a run; one line names the campaigns and what to set."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     factories.add_campaign(database, "C3", account="emea")
     factories.add_opt_outs(database, "z", campaign="C2")
     forget_login(monkeypatch)
@@ -284,7 +276,7 @@ def test_a_proxy_or_bundle_that_one_account_cannot_use_stops_no_other(
     value: str,
 ) -> None:
     """The line of the account that is left alone has the reason."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_URL", "https://emea.example")
     monkeypatch.setenv(variable, value)
     assert push_leads()["created"] == 1
@@ -299,7 +291,7 @@ def test_a_run_begins_with_an_account_that_can_be_used(
     database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the account `default` cannot."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     monkeypatch.setenv("LEADLOOP_API_URL", "https://default.example")
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
     assert push_leads()["created"] == 1
@@ -317,7 +309,7 @@ def test_a_named_campaign_without_a_login_is_refused(
     ids: list[str],
 ) -> None:
     """Before anything is sent, for any of the named ones."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     monkeypatch.delenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN")
     line = "^campaign C2: .* account emea has no login here: set LEADLOOP_ACCOUNT_EMEA_API_TOKEN"
     with pytest.raises(UsageError, match=line):
@@ -344,7 +336,7 @@ def test_a_worker_may_have_the_other_login_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The account `default` is one like any other."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     monkeypatch.delenv("LEADLOOP_API_TOKEN")
     assert push_leads()["created"] == 1
     assert caplog.messages == [
@@ -360,7 +352,7 @@ def test_a_campaign_that_nobody_serves_becomes_a_problem(
     database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Runs of the other accounts do not cover it: it seems as idle as it is."""
-    add_both(database)
+    factories.add_account_campaigns(database)
     push_leads()
     sql.execute(
         database,
@@ -382,7 +374,7 @@ def test_a_campaign_that_nobody_serves_becomes_a_problem(
 
 def test_each_account_has_covering_rows(database: Database, emea: SandboxHandle) -> None:
     """One an account in each run; a campaign that has its own row is not covered."""
-    add_both(database)
+    factories.add_account_campaigns(database)
     push_leads()
     assert [tuple(row.values()) for row in sql.fetch_rows(database, _RUNS)] == [
         ("push-leads", "", "default"),
@@ -405,7 +397,7 @@ def test_housekeeping_needs_no_login_of_any_account(
     database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sends nothing."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     push_leads()
     forget_login(monkeypatch)
     monkeypatch.delenv("LEADLOOP_API_TOKEN")
@@ -418,7 +410,7 @@ def test_a_campaign_that_changes_its_account_ends_its_part(
     database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing more is claimed for the login that it had."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     with open_api_context(Settings.load(), HOST) as context:
         (campaign,) = context.select_campaigns(["C2"])
         run = start_run(context, "push-leads", campaign)
@@ -443,7 +435,7 @@ def test_two_accounts_log_in_separately(
         for prefix, handle in (("LEADLOOP_", vendor), ("LEADLOOP_ACCOUNT_EMEA_", emea)):
             for name in ("client_id", "client_secret", "username", "password"):
                 monkeypatch.setenv(f"{prefix}{name.upper()}", getattr(handle.rules, name))
-        add_both(database, "a")
+        factories.add_account_campaigns(database, "a")
         assert push_leads()["created"] == 2
         for handle in (vendor, emea):
             assert [(r.kind, r.status) for r in handle.requests] == [
@@ -459,7 +451,7 @@ def test_a_first_contact_uses_the_account_of_its_campaign(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And refuses to begin without its login."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     summary = first_contacts.run_contact(database, "a", campaign="C2")
     assert summary["leads"] == {"a": "created"}
     assert name_campaigns(emea) == {"C2"}
@@ -473,7 +465,7 @@ def test_a_first_contact_names_the_address_of_its_account(
     database: Database, emea: SandboxHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever looks for the fault looks there."""
-    add_both(database, "a")
+    factories.add_account_campaigns(database, "a")
     monkeypatch.setenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN", "wrong-token")
     address = rf"cannot be read at {emea.url} \(account emea\)"
     with pytest.raises(RunError, match=address):

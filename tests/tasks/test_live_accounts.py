@@ -23,8 +23,7 @@ def run(
         monkeypatch.setattr(live, name, 0.5)
     # The run's end waits for a response, but no longer than this.
     monkeypatch.setenv("LEADLOOP_TIMEOUT", "5,5")
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
+    factories.add_account_campaigns(database)
     with start_run("live") as started:
         wait_until(lambda: started.works, "nobody works")
         yield started
@@ -112,10 +111,7 @@ def test_a_login_that_is_missing_leaves_its_campaigns_alone(
     """One line names them; once the login is there, they are worked on."""
     for name in ("_TIMED_LOOK_S", "_WATCH_S", "_CHECK_S"):
         monkeypatch.setattr(live, name, 0.5)
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
-    for campaign in ("C1", "C2"):
-        factories.add_leads(database, "a", campaign=campaign)
+    factories.add_account_campaigns(database, "a")
     monkeypatch.delenv("LEADLOOP_ACCOUNT_EMEA_API_TOKEN")
     with start_run("live"):
         wait_for(database, "created", "a", "C1")
@@ -151,10 +147,7 @@ def test_a_wrong_setting_of_one_account_stops_no_other(
     monkeypatch.setattr(live, "_TIMED_LOOK_S", 0.5)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file")
     monkeypatch.setenv(name, value)
-    factories.add_campaign(database, "C1")
-    factories.add_campaign(database, "C2", account="emea")
-    for campaign in ("C1", "C2"):
-        factories.add_leads(database, "a", campaign=campaign)
+    factories.add_account_campaigns(database, "a")
     with start_run("live"):
         wait_for(database, "created", "a", "C1")
         wait_until(lambda: "left alone" in caplog.text, "nothing is said")

@@ -4,9 +4,8 @@ from itertools import count
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from db.database import Database
 from leadloop.core.errors import UsageError
@@ -15,6 +14,7 @@ from leadloop.settings import Settings
 from tasks.opt_in import opt_in_leads
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads
+from tests.state_machines import run_fixed_examples
 
 _LEADS = st.integers(0, 3)
 _NAMES = count(1)
@@ -152,15 +152,4 @@ class OptOutSource(RuleBasedStateMachine):
 def test_each_row_that_appears_opts_out_once(database: Database, vendor: SandboxHandle) -> None:
     """For any sequence of rows that come and go, leads that come, opt-ins and runs."""
     sql.execute(database, "CREATE SCHEMA crm")
-    machine = type("Machine", (OptOutSource,), {"database": database, "vendor": vendor})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=25,
-            stateful_step_count=20,
-            derandomize=True,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_fixed_examples(OptOutSource, database, vendor, max_examples=25)

@@ -6,15 +6,15 @@ from itertools import count
 from typing import ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from db.database import Database
 from leadloop.sandbox import SandboxHandle
 from tasks.jobs import CampaignsFailed
 from tests import factories, sql
 from tests.jobs import disable_leads, push_leads
+from tests.state_machines import run_fixed_examples
 
 _IDS = st.sampled_from([f"L{number}" for number in range(6)])
 _STATES = st.sampled_from(["NY", "CA", "??"])
@@ -135,15 +135,4 @@ class Source(RuleBasedStateMachine):
 def test_the_vendor_has_each_row_once(database: Database, vendor: SandboxHandle) -> None:
     """Never one that had vanished or opted out before it was sent, and each as it was when sent."""
     sql.execute(database, "CREATE SCHEMA crm")
-    machine = type("Machine", (Source,), {"database": database, "vendor": vendor})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=12,
-            stateful_step_count=20,
-            derandomize=True,
-            database=None,
-            phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_fixed_examples(Source, database, vendor, max_examples=12)
