@@ -91,8 +91,11 @@ _BY_DAY_OR_HOUR = {
     "outcomes": (text(_OUTCOMES.format(":days")), text(_OUTCOMES.format(":hours"))),
     "requests": (text(_REQUESTS.format(_BY_DAY)), text(_REQUESTS.format("since"))),
 }
-#: The chart of attempts has a line a day, and reads a row an hour: longer periods are cut.
-MAX_ATTEMPTS_DAYS = 90
+#: The chart of attempts has a line a day, and that of opt-outs reads the sums of each campaign and
+#: day: longer periods are cut.
+MAX_CHART_DAYS = 90
+_FIRST_DAY = f"""date_trunc('day', greatest(CAST(:since AS timestamptz),
+                                           now() - interval '{MAX_CHART_DAYS} days'), 'UTC')"""
 _HISTORY = {
     "attempts": f"""
 SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day,
@@ -101,7 +104,7 @@ SELECT CAST(since AT TIME ZONE 'UTC' AS date) AS day,
        CAST(coalesce(sum(amount) FILTER (WHERE name = 'call'), 0) AS bigint) AS calls,
        CAST(coalesce(sum(marked) FILTER (WHERE name = 'call'), 0) AS bigint) AS connected
   {_SUMS} AND kind = 'attempt' AND span = :hours AND since < 'infinity'
-   AND since >= date_trunc('day', now(), 'UTC') - interval '{MAX_ATTEMPTS_DAYS} days'
+   AND since >= {_FIRST_DAY}
  GROUP BY since HAVING sum(amount) > 0 ORDER BY since""",
     "rejections": f"""
 SELECT campaign_id, reason, leads, array_to_string(sample_lead_ids, ', ') AS sample_lead_ids
@@ -118,9 +121,8 @@ MAX_LINES = 6
 _FEW_CAMPAIGNS = text(f"""
 SELECT campaign_id FROM leadloop_monitor.campaign_thresholds LIMIT {MAX_LINES + 1}
 """)
-# The rows of `disable_latency` are days, so the period starts with a whole day.
-_SINCE_DAY = """(CAST(:since AS timestamptz) IS NULL
-        OR day >= CAST(CAST(:since AS timestamptz) AT TIME ZONE 'UTC' AS date))"""
+# The rows of `disable_latency` are days.
+_SINCE_DAY = f"day >= CAST({_FIRST_DAY} AT TIME ZONE 'UTC' AS date)"
 _LINES = {
     "lag": text(f"""
 SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
@@ -154,10 +156,9 @@ SELECT hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, slowest.lag_s
                       WHERE polled_hour = hour
                       ORDER BY lag_s DESC NULLS LAST LIMIT 1) AS slowest
  WHERE slowest.lag_s IS NOT NULL ORDER BY 1"""),
-    "opt_outs": text("""
+    "opt_outs": text(f"""
 SELECT day, NULL AS campaign_id, p95_s FROM leadloop_monitor.slowest_opt_outs
- WHERE CAST(:since AS timestamptz) IS NULL OR since >= date_trunc('day', :since, 'UTC')
- ORDER BY 1"""),
+ WHERE since >= {_FIRST_DAY} ORDER BY 1"""),
 }
 
 

@@ -7,7 +7,7 @@ from functools import partial
 import altair as alt
 import pandas as pd
 
-from db.monitor import MAX_ATTEMPTS_DAYS, History, Rows, StatusSnapshot
+from db.monitor import MAX_CHART_DAYS, History, Rows, StatusSnapshot
 from leadloop.monitor.chart_frames import (
     STAGES,
     build_attempts_frame,
@@ -223,7 +223,7 @@ _SPECS = (
     ChartSpec(
         name="attempts",
         title="Attempts by day and hour",
-        note=f"Calls, emails, SMS and IVR together, of the last {MAX_ATTEMPTS_DAYS} days at most.",
+        note=f"Calls, emails, SMS and IVR together, of the last {MAX_CHART_DAYS} days at most.",
         build_frame=build_attempts_frame,
         draw=_draw_attempts,
     ),
@@ -250,7 +250,8 @@ _SPECS = (
     ChartSpec(
         name="opt_outs",
         title="Opt-out latency",
-        note="Below this, 95 % of each day, from the request to the confirmation.",
+        note="Below this, 95 % of each day, from the request to the confirmation; of the last"
+        f" {MAX_CHART_DAYS} days at most.",
         build_frame=build_opt_outs_frame,
         draw=partial(_draw_lines, when="day", minutes="p95_min", time_format="%d %b"),
         problem="opt_outs_waiting",

@@ -12,7 +12,7 @@ import typer
 from sqlalchemy import text
 
 from db.database import Database, DatabaseError
-from db.monitor import read_history
+from db.monitor import MAX_LINES, Rows, read_history
 from leadloop.cli.app import app
 from tests import factories, sql
 from tests.factories import CAMPAIGN
@@ -308,11 +308,32 @@ def test_attempts_of_long_periods_are_those_of_the_last_90_days(lived: Database)
             SELECT '{CAMPAIGN}', 'created', 'sms', 's', days, now() - interval '1 day' * days
               FROM unnest(ARRAY[80, 92]) AS days""",
     )
-    ago = [
-        (datetime.now(UTC).date() - row["day"]).days
-        for row in read_history(lived, (), None)["attempts"]
-    ]
-    assert max(ago) == 80
+    assert age_days(read_history(lived, (), None)["attempts"]) == 80
+
+
+@pytest.mark.parametrize("others", [0, MAX_LINES])
+def test_opt_outs_of_long_periods_are_those_of_the_last_90_days(
+    lived: Database, others: int
+) -> None:
+    """Of all campaigns each day's sums are read: of ten years as many as of a quarter."""
+    for number in range(others):
+        factories.add_campaign(lived, f"Other {number}")
+    sql.execute(
+        lived,
+        f"""INSERT INTO leadloop.disable_requests
+                   (campaign_id, lead_id, status, requested_at, confirmed_at)
+            SELECT '{CAMPAIGN}', days, 'disabled', asked_at, asked_at
+              FROM unnest(ARRAY[80, 92]) AS days
+             CROSS JOIN LATERAL (SELECT now() - interval '1 day' * days AS asked_at) AS asked""",
+    )
+    for since in (None, datetime.now(UTC) - timedelta(days=365)):
+        for ids in ((), (CAMPAIGN,)):
+            assert age_days(read_history(lived, ids, since)["opt_outs"]) == 80
+
+
+def age_days(rows: Rows) -> int:
+    """The age of the oldest day, in days."""
+    return max((datetime.now(UTC).date() - row["day"]).days for row in rows)
 
 
 @pytest.mark.parametrize("view", ["outcomes_by_hour", "attempts_by_hour", "lateness"])

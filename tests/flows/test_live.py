@@ -7,6 +7,12 @@ from uuid import UUID, uuid4
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Cancelling, Pending, Running, Scheduled
 
@@ -225,9 +231,10 @@ def test_a_run_whose_machine_is_stopped_starts_another_one(
 
 def list_scheduled(client: SyncPrefectClient, deployment: UUID) -> list[FlowRun]:
     """The runs of a deployment that wait for a worker."""
-    runs = client.read_flow_runs()
-    return [
-        each
-        for each in runs
-        if each.deployment_id == deployment and each.state_type is StateType.SCHEDULED
-    ]
+    # The server belongs to all tests of a process, and shows 200 runs at once.
+    return client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=[deployment]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        )
+    )

@@ -21,6 +21,9 @@ from leadloop.monitor.chart_frames import (
 from tests import factories, sql
 
 _START = datetime(2026, 3, 1, 5, tzinfo=UTC).replace(tzinfo=None)
+# Opt-outs are charted for the last days only.
+_DAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0, tzinfo=None)
+_DAY -= timedelta(days=10)
 
 
 def test_no_rows() -> None:
@@ -132,8 +135,7 @@ def test_many_campaigns_show_the_slowest_opt_outs(database: Database) -> None:
         campaigns, (10, 30, 10, 10, 10, 10, 0), (200, 9000, 500, 25, 25, 25, 25), strict=True
     ):
         add_opt_outs(database, campaign, *[25] * quick, slow_s)
-    day = _START.replace(hour=0)
-    slowest = {"day": day, "campaign_id": "the slowest campaign", "p95_min": 15.0}
+    slowest = {"day": _DAY, "campaign_id": "the slowest campaign", "p95_min": 15.0}
     for is_folded in (False, True):
         if is_folded:
             counts.fold_all_counts(database)
@@ -163,5 +165,5 @@ def add_opt_outs(database: Database, campaign: str, *seconds: int) -> None:
              FROM unnest(CAST(:seconds AS integer[])) WITH ORDINALITY AS each (seconds, number)""",
         campaign=campaign,
         seconds=list(seconds),
-        at=_START.replace(tzinfo=UTC),
+        at=_DAY.replace(hour=5, tzinfo=UTC),
     )
