@@ -13,7 +13,6 @@ from leadloop.client.certificates import check_ca_bundle
 from leadloop.client.proxies import check_proxy
 from leadloop.client.retries import RequestRetries
 from leadloop.client.transport import Timeouts, Transport
-from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.settings import Account, Settings
 from tasks.rate_limiter import PauseNotice, RateLimiter
@@ -35,7 +34,7 @@ def open_api(
     database: Database,
     warn: Callable[[str], None],
     *,
-    account: str = DEFAULT_ACCOUNT,
+    account: str,
     purpose: Purpose = Purpose.BULK,
     is_paced: bool = False,
     tokens: TokenProvider | None = None,

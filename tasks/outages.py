@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable
 
 from leadloop.client.errors import ApiError, RateLimited, Retryable
-from leadloop.core.accounts import DEFAULT_ACCOUNT, build_variable
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 from leadloop.core.verdicts import TransportFailure
@@ -35,7 +34,7 @@ class OutageWatch:
         probe: Callable[[], object],
         sleep: Callable[[float], None],
         address: str,
-        url_variable: str = build_variable(DEFAULT_ACCOUNT, "api_url"),
+        url_variable: str,
         on_silence: Callable[..., None] = lambda *_: None,
     ) -> None:
         self._probe = probe

@@ -9,7 +9,6 @@ from threading import Event, Lock
 from db import rate_limit
 from db.database import Database
 from db.rate_limit import Slot
-from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 from leadloop.core.plurals import format_count
@@ -104,9 +103,9 @@ class RateLimiter:
         limit: RateLimit,
         warn: Callable[[str], None],
         *,
+        account: str,
         purpose: Purpose = Purpose.BULK,
         is_paced: bool = False,
-        account: str = DEFAULT_ACCOUNT,
         on_wait: Callable[[str], None] = lambda _: None,
         pauses: PauseNotice | None = None,
     ) -> None:

@@ -62,6 +62,7 @@ def open_reader(database: Database, *, page_size: int = 100) -> Iterator[OpenedR
             lambda: context.api.list_all(campaign.campaign_id, page=1, page_size=1),
             context.limiter.sleep,
             context.settings.api_url,
+            "LEADLOOP_API_URL",
         )
         clock = DatabaseClock(datetime.now(UTC))
         pages = PageReader(

@@ -333,7 +333,8 @@ def test_opt_outs_of_long_periods_are_those_of_the_last_90_days(
 
 def age_days(rows: Rows) -> int:
     """The age of the oldest day, in days."""
-    return max((datetime.now(UTC).date() - row["day"]).days for row in rows)
+    today = datetime.now(UTC).date()
+    return int(max((today - row["day"]).days for row in rows))
 
 
 @pytest.mark.parametrize("view", ["outcomes_by_hour", "attempts_by_hour", "lateness"])

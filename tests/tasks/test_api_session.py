@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from db.database import Database
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.errors import RunError, UsageError
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
@@ -23,7 +24,7 @@ _LOGIN = ("client_id", "client_secret", "username", "password")
 def opened(database: Database) -> Iterator[ApiSession]:
     """A session by the settings of the environment, which warns of nothing."""
     warnings: list[str] = []
-    with open_api(Settings.load(), database, warnings.append) as session:
+    with open_api(Settings.load(), database, warnings.append, account=DEFAULT_ACCOUNT) as session:
         yield session
     assert warnings == []
 
@@ -108,7 +109,7 @@ def test_a_pause_that_the_vendor_asks_for_is_warned_of(
     """By the warning that the session was opened with; then the read goes on."""
     vendor.add_fault(kind="status", status=429, when="before", headers={"Retry-After": "0"}, nth=1)
     warnings: list[str] = []
-    with open_api(Settings.load(), database, warnings.append) as session:
+    with open_api(Settings.load(), database, warnings.append, account=DEFAULT_ACCOUNT) as session:
         session.api.look_up(CAMPAIGN, "a")
     assert warnings == ["the vendor asked for a pause: no request is sent for 0 s"]
     assert [entry.status for entry in vendor.requests] == [429, 200]

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, event, text
 
 from db.database import Database
 from db.rate_limit import Slot
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.errors import RunError
 from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.core.verdicts import ApiCall
@@ -24,7 +25,9 @@ def make_limiter(database: Database, purpose: Purpose, requests: int = 100) -> R
     """A rate limiter for a purpose; its slots are not freed again within a test."""
     limit = RateLimit(requests=requests, period_s=3600.0)
     warnings: list[str] = []
-    limiter = RateLimiter(database, limit, warnings.append, purpose=purpose)
+    limiter = RateLimiter(
+        database, limit, warnings.append, account=DEFAULT_ACCOUNT, purpose=purpose
+    )
     limiter.resize_ring()
     return limiter
 
@@ -175,7 +178,9 @@ def find_start(database: Database, slot: Slot) -> float:
 
 def test_a_request_that_asks_for_long_leaves_in_no_slot_of_the_past(database: Database) -> None:
     """Or there would be more requests in a period than the vendor allows."""
-    limiter = RateLimiter(database, RateLimit(requests=1, period_s=1.0), lambda _: None)
+    limiter = RateLimiter(
+        database, RateLimit(requests=1, period_s=1.0), lambda _: None, account=DEFAULT_ACCOUNT
+    )
     limiter.resize_ring()
 
     def find_none(_: float) -> bool:

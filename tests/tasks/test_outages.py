@@ -13,6 +13,8 @@ from leadloop.core.verdicts import ApiCall, ApiResponse, TransportFailure
 from tasks import outages
 from tasks.outages import OutageWatch
 
+# Its address, and the variable that sets it.
+_VENDOR = ("https://vendor.example", "LEADLOOP_API_URL")
 _FAILURE = Retryable(ApiCall.READ, ApiResponse(status=500))
 
 
@@ -30,7 +32,7 @@ def probe_of(*results: Exception | None) -> Callable[[], None]:
 
 def watch_of(*results: Exception | None) -> OutageWatch:
     """Return a watch whose probe has these results."""
-    return OutageWatch(probe_of(*results), lambda _: None, "https://vendor.example")
+    return OutageWatch(probe_of(*results), lambda _: None, *_VENDOR)
 
 
 def test_a_request_fails_alone_where_the_vendor_answers_others() -> None:
@@ -55,7 +57,7 @@ def test_silence_is_reported_before_it_is_waited_for() -> None:
     watch = OutageWatch(
         probe,
         lambda _: None,
-        "https://vendor.example",
+        *_VENDOR,
         on_silence=lambda message, *args: silences.append(message % args),
     )
     assert not watch.probe_after_failure(_FAILURE)
@@ -107,7 +109,7 @@ def ask_side_by_side(watch: OutageWatch, threads: int) -> list[Future[bool]]:
 def test_an_outage_ends_all_threads_of_a_job_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of them probes for all, also for those that ask later; none probes for its own 45 s."""
     monkeypatch.setattr(outages, "OUTAGE_S", 0.3)
-    watch = OutageWatch(probe_of(_FAILURE), lambda _: time.sleep(0.05), "https://vendor.example")
+    watch = OutageWatch(probe_of(_FAILURE), lambda _: time.sleep(0.05), *_VENDOR)
     began = time.monotonic()
     answers = ask_side_by_side(watch, threads=5)
     assert all(isinstance(each.exception(), RunError) for each in answers)
@@ -118,9 +120,7 @@ def test_an_outage_ends_all_threads_of_a_job_at_once(monkeypatch: pytest.MonkeyP
 
 def test_an_outage_that_is_over_accuses_no_request_that_failed_in_it() -> None:
     """Whichever thread has probed through it."""
-    watch = OutageWatch(
-        probe_of(_FAILURE, _FAILURE, None), lambda _: time.sleep(0.05), "https://vendor.example"
-    )
+    watch = OutageWatch(probe_of(_FAILURE, _FAILURE, None), lambda _: time.sleep(0.05), *_VENDOR)
     assert [each.result() for each in ask_side_by_side(watch, threads=5)] == [False] * 5
     assert watch.probe_after_failure(_FAILURE)
 
@@ -164,7 +164,7 @@ def test_a_vendor_that_never_answers_ends_a_job_with_the_first_timeout_after_45_
     """Within a minute or two read timeouts, or little more; never after one request."""
     api = SilentApi(monkeypatch, read_s)
     watch = OutageWatch(
-        lambda: api.retries.for_probes().run(ApiCall.READ, api.read), api.sleep, "https://v.example"
+        lambda: api.retries.for_probes().run(ApiCall.READ, api.read), api.sleep, *_VENDOR
     )
     failed = api.fail_read()
     with pytest.raises(RunError, match=r"answered no request for \d\d"):
@@ -181,5 +181,5 @@ def test_a_request_that_hangs_makes_no_outage_of_a_probe_that_fails_by_chance(
     failed = api.fail_read()
     reset = ApiResponse(failure=TransportFailure.NO_RESPONSE, took_s=0.1)
     quick = Retryable(ApiCall.READ, chance or reset)
-    watch = OutageWatch(probe_of(quick, quick, None), api.sleep, "https://v.example")
+    watch = OutageWatch(probe_of(quick, quick, None), api.sleep, *_VENDOR)
     assert not watch.probe_after_failure(failed)

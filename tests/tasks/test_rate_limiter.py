@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from db.database import Database
 from db.rate_limit import Slot
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.errors import RunError
 from leadloop.core.rate_ring import Purpose, RateLimit
 from leadloop.core.verdicts import ApiCall
@@ -34,7 +35,7 @@ def warnings() -> list[str]:
 def limit(database: Database, rate: RateLimit, warnings: list[str] | None = None) -> RateLimiter:
     """A limiter whose ring is there."""
     said: list[str] = [] if warnings is None else warnings
-    limiter = RateLimiter(database, rate, said.append)
+    limiter = RateLimiter(database, rate, said.append, account=DEFAULT_ACCOUNT)
     limiter.resize_ring()
     return limiter
 
@@ -44,7 +45,9 @@ def make_limiter(
 ) -> RateLimiter:
     """A limiter for requests of a purpose."""
     warnings: list[str] = []
-    limiter = RateLimiter(database, rate, warnings.append, purpose=purpose, is_paced=is_paced)
+    limiter = RateLimiter(
+        database, rate, warnings.append, account=DEFAULT_ACCOUNT, purpose=purpose, is_paced=is_paced
+    )
     limiter.resize_ring()
     return limiter
 
@@ -68,7 +71,7 @@ def test_a_long_wait_is_reported_every_ten_minutes(
 ) -> None:
     """With the reason; a short one is not."""
     now, waits = 100.0, list[str]()
-    limiter = RateLimiter(database, _HOURLY, print, on_wait=waits.append)
+    limiter = RateLimiter(database, _HOURLY, print, account=DEFAULT_ACCOUNT, on_wait=waits.append)
     monkeypatch.setattr(rate_limiter, "read_boot_clock", lambda: now)
     monkeypatch.setattr(limiter, "sleep", lambda _: None)
     for wait_s in (4.0, 30.4, 31.0):
@@ -244,7 +247,7 @@ def test_a_pause_expires_permits_and_slots_that_are_due(database: Database) -> N
     Their slots are free again, as no request has used them.
     """
     limiter = limit(database, _HOURLY)
-    other = RateLimiter(database, _HOURLY, print, pauses=limiter.pauses)
+    other = RateLimiter(database, _HOURLY, print, account=DEFAULT_ACCOUNT, pauses=limiter.pauses)
     permit, slot = other.acquire_permit(ApiCall.CREATE), other.reserve_slot(ApiCall.CREATE)
     assert not permit.is_expired
     limiter.pause(600.0)
