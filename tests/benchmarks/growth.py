@@ -51,9 +51,10 @@ _COMMANDS = {
     "`sync`, idle": ("sync",),
 }
 _PERIODS = {"1 day": 1, "7 days": 7, "30 days": 30, "ever": None}
+# `slowest_opt_outs` has a day and the moment by which it is found, `since`: the last of the names.
 _VIEWS = """
 SELECT relname AS name,
-       (SELECT attname FROM pg_attribute
+       (SELECT max(attname) FROM pg_attribute
          WHERE attrelid = pg_class.oid AND atttypid IN ('date'::regtype, 'timestamptz'::regtype)
            AND attname IN ('day', 'hour', 'polled_hour', 'seen_hour', 'since', 'started_at')
        ) AS moment
@@ -150,7 +151,7 @@ def _measure_world(bench: BenchEnvironment, size: HistorySize, turns: int) -> _W
                 times = seed_history(own.database, size)
             own.vacuum()
             world.facts.update(_describe_seeding(own.database, size, times))
-            for name, work in chain(_list_reads(own.database), _list_commands(own)):
+            for name, work in chain(list_reads(own.database), _list_commands(own)):
                 world.readings[name] = measure_median(work, turns)
                 _print_progress(size, f"{name}: {world.readings[name]}")
             _measure_at_work(own, world, turns)
@@ -179,7 +180,7 @@ def _pick_median(readings: Sequence[Reading]) -> Reading:
     return next(reading for reading in counted if reading.seconds == middle)
 
 
-def _list_reads(database: Database) -> Iterator[tuple[str, Callable[[], Reading]]]:
+def list_reads(database: Database) -> Iterator[tuple[str, Callable[[], Reading]]]:
     """Yield the looks of the page and the reads of views, with their names."""
     yield "page: status", partial(_time_call, partial(monitor.read_status_snapshot, database))
     for name, days in _PERIODS.items():

@@ -7,7 +7,7 @@ import pytest
 
 from db.database import Database
 from tests import sql
-from tests.benchmarks.growth import Reading, judge_growth, measure_median
+from tests.benchmarks.growth import Reading, judge_growth, list_reads, measure_median
 from tests.benchmarks.growth_seed import (
     OUTCOME_NAMES,
     REASONS,
@@ -62,6 +62,14 @@ def test_history_is_what_the_views_show(history: Database) -> None:
 def test_history_has_no_problem(history: Database) -> None:
     """Problems would be measured with it, and fail `status --check`."""
     assert sql.fetch_rows(history, "SELECT problem, said FROM leadloop_monitor.problems") == []
+
+
+def test_each_view_is_read(history: Database) -> None:
+    """As a whole, and a day of it where it has times."""
+    readings = {name: work() for name, work in list_reads(history)}
+    assert readings["outcomes_by_hour"].rows > readings["outcomes_by_hour, 1 day"].rows > 0
+    assert {"slowest_opt_outs, 1 day", "page: ever"} <= readings.keys()
+    assert all(math.isfinite(each.seconds) for each in readings.values())
 
 
 @pytest.mark.parametrize(
