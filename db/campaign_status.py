@@ -255,12 +255,17 @@ def read_campaign_report(
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsSnapshot:
-    """What one scrape of the Prometheus exporter shows."""
+    """What one scrape of the Prometheus exporter shows.
+
+    Attributes:
+        upgrade_complete: whether the figures count the rows from before an upgrade too.
+    """
 
     campaigns: Rows
     problems: Rows
     budgets: Rows
     latencies: Rows
+    upgrade_complete: bool
 
 
 def read_metrics(connection: Connection) -> MetricsSnapshot:
@@ -270,4 +275,5 @@ def read_metrics(connection: Connection) -> MetricsSnapshot:
         problems=sum_problems(connection),
         budgets=list_rate_budgets(connection),
         latencies=list_latency_totals(connection),
+        upgrade_complete=is_upgrade_complete(connection),
     )

@@ -69,6 +69,11 @@ class CampaignCollector:
             yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=0)
             return
         yield GaugeMetricFamily("leadloop_up", "Whether the database answers.", value=1)
+        yield GaugeMetricFamily(
+            "leadloop_upgrade_complete",
+            "Whether the figures count the rows from before an upgrade of the schema too.",
+            value=snapshot.upgrade_complete,
+        )
         leads = GaugeMetricFamily(
             "leadloop_leads", "Leads by status.", labels=["campaign", "status"]
         )

@@ -244,6 +244,20 @@ def test_an_exporter_that_is_away_alerts(promtool: Promtool) -> None:
     )
 
 
+def test_an_incomplete_upgrade_alerts(promtool: Promtool) -> None:
+    """After half an hour, in which `leadloop init` may be counting."""
+    alert = _describe_alert("LeadloopUpgradeIncomplete", {"severity": "warning", **_JOB})
+    labels = f'job="{_JOB["job"]}"'
+    run_rule_tests(
+        promtool,
+        input_series=[{"series": f"leadloop_upgrade_complete{{{labels}}}", "values": "0+0x60"}],
+        alert_rule_test=[
+            {"eval_time": at, "alertname": "LeadloopUpgradeIncomplete", "exp_alerts": expected}
+            for at, expected in (("29m", []), ("31m", [alert]))
+        ],
+    )
+
+
 def run_rule_tests(promtool: Promtool, **test: Any) -> None:
     """Run a test of Prometheus's own kind, with a sample a minute."""
     content = {

@@ -186,7 +186,17 @@ def test_the_rules_are_those_of_status(database: Database) -> None:
     severities = sql.fetch_rows(database, "SELECT DISTINCT severity FROM leadloop_monitor.problems")
     assert len(severities) == 2
     alerts = {f'leadloop_problems{{severity="{row["severity"]}"}} > 0' for row in severities}
-    assert set(expressions) == {*alerts, "leadloop_up == 0 or absent(leadloop_up)"}
+    others = {"leadloop_up == 0 or absent(leadloop_up)", "leadloop_upgrade_complete == 0"}
+    assert set(expressions) == {*alerts, *others}
+
+
+def test_an_incomplete_upgrade_is_a_gauge(database: Database) -> None:
+    """The other figures are too low then."""
+    for complete in (1.0, 0.0):
+        registry = CollectorRegistry()
+        registry.register(CampaignCollector(database))
+        assert f"\nleadloop_upgrade_complete {complete}\n" in generate_latest(registry).decode()
+        sql.execute(database, "TRUNCATE leadloop.counts_filled")
 
 
 def test_a_database_without_the_views(invoke: Command, empty_database_url: str) -> None:
