@@ -99,6 +99,12 @@ WITH gone AS (
 )
 {_COUNT}
 """)
+_IS_RECOUNTED = text("""
+SELECT EXISTS (SELECT FROM pg_locks
+                WHERE relation = CAST('leadloop.counts' AS regclass) AND granted
+                  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                  AND mode = 'ShareRowExclusiveLock')
+""")
 # Such a result may have brought attempts of a lead that has no outcome: with an outcome, their
 # answers are cleared as the outcome's raw answer is.
 _UNREADABLE = text(f"""
@@ -205,8 +211,24 @@ HISTORY: Mapping[str, PurgeStep] = {
     "runs": _purge_with(_RUNS),
     "latencies": _purge_with(_LATENCIES),
 }
+
+_purge_kept_hours = _purge_with(_HOURS)
+
+
+def _purge_hours(
+    connection: Connection, campaign_ids: Sequence[str], days: int
+) -> Mapping[str, int]:
+    """Purge a chunk of hours; while all rows are counted again, leave it to the next housekeeping.
+
+    It would wait for the count, and fail.
+    """
+    if connection.scalar(_IS_RECOUNTED):
+        return {}
+    return _purge_kept_hours(connection, campaign_ids, days)
+
+
 #: Steps for rows older than HOURS_KEPT_DAYS days.
-HOURS: Mapping[str, PurgeStep] = {"hours": _purge_with(_HOURS)}
+HOURS: Mapping[str, PurgeStep] = {"hours": _purge_hours}
 #: Steps for rows older than LEADLOOP_KEEP_RAW days.
 RAW: Mapping[str, PurgeStep] = {"unreadable": _purge_with(_UNREADABLE)}
 

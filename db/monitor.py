@@ -121,8 +121,6 @@ MAX_LINES = 6
 _FEW_CAMPAIGNS = text(f"""
 SELECT campaign_id FROM leadloop_monitor.campaign_thresholds LIMIT {MAX_LINES + 1}
 """)
-# The rows of `disable_latency` are days.
-_SINCE_DAY = f"day >= CAST({_FIRST_DAY} AT TIME ZONE 'UTC' AS date)"
 _LINES = {
     "lag": text(f"""
 SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
@@ -131,7 +129,7 @@ SELECT polled_hour AT TIME ZONE 'UTC' AS hour, campaign_id, lag_s
  ORDER BY 1, 2"""),
     "opt_outs": text(f"""
 SELECT day, campaign_id, p95_s FROM leadloop_monitor.disable_latency
- WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
+ WHERE campaign_id = ANY(:ids) AND since >= {_FIRST_DAY} AND p95_s IS NOT NULL
  ORDER BY 1, 2"""),
 }
 # The slowest of some campaigns.
@@ -143,7 +141,7 @@ SELECT polled_hour AT TIME ZONE 'UTC' AS hour, NULL AS campaign_id, max(lag_s) A
  GROUP BY 1 ORDER BY 1"""),
     "opt_outs": text(f"""
 SELECT day, NULL AS campaign_id, max(p95_s) AS p95_s FROM leadloop_monitor.disable_latency
- WHERE campaign_id = ANY(:ids) AND {_SINCE_DAY} AND p95_s IS NOT NULL
+ WHERE campaign_id = ANY(:ids) AND since >= {_FIRST_DAY} AND p95_s IS NOT NULL
  GROUP BY 1 ORDER BY 1"""),
 }
 # The slowest of all. Of lags, an index has it first in each hour, however many campaigns there are.

@@ -3,8 +3,8 @@
 import logging
 from collections.abc import Sequence
 
-from db import campaigns, erasure, runs, suppressed_numbers
-from db.database import Database
+from db import campaigns, counts, erasure, runs, suppressed_numbers
+from db.database import Database, DatabaseError
 from leadloop.core.errors import UsageError
 from leadloop.core.phones import hash_raw_number
 from leadloop.settings import Settings
@@ -50,6 +50,15 @@ def forget_leads(
             [(lead, hash_raw_number(hash_key, lead.phone_number, lead.region)) for lead in numbers],
         )
         erasure.erase_leads(connection, campaign_id, locked.known)
+    # The vendor's reason to reject a lead may name the person, and is summed.
+    try:
+        counts.fold_all_counts(database)
+    except DatabaseError as error:
+        logging.getLogger(__name__).warning(
+            "everything is erased but reasons of rejections that the vendor wrote: they stay in the"
+            " kept sums until the next run: %s",
+            error,
+        )
     return {"forgotten": len(locked.known)}
 
 

@@ -114,8 +114,10 @@ TOTALS = tuple(
 #: Days for which sums by hour are kept; those by day, and of all time, stay.
 HOURS_KEPT_DAYS = 400
 # Housekeeping deletes the others: nothing shows or stores them, else some changes of an hour alone.
+# In hours, as a day of a reader's time zone may have 23.
 IS_KEPT = (
-    f"(span NOT IN ('hour', 'total hour') OR since >= now() - interval '{HOURS_KEPT_DAYS} days')"
+    "(span NOT IN ('hour', 'total hour')"
+    f" OR since >= now() - interval '{24 * HOURS_KEPT_DAYS} hours')"
 )
 
 #: SQL: the digest of name and detail.

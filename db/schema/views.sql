@@ -205,24 +205,25 @@ SELECT campaign_id, day, CAST(sum(amount) AS bigint) AS requested,
        min(bucket_s) FILTER (WHERE so_far >= 0.95 * confirmed) AS p95_s,
        max(bucket_s) AS worst_s,
        CAST(extract(epoch FROM clock_timestamp() - min(waiting_since)) AS float8)
-           AS oldest_waiting_s
-  FROM (SELECT *,
+           AS oldest_waiting_s,
+       since
+  FROM (SELECT *, CAST(since AT TIME ZONE 'UTC' AS date) AS day,
                sum(amount) FILTER (WHERE bucket_s IS NOT NULL)
-                   OVER (PARTITION BY campaign_id, day ORDER BY bucket_s) AS so_far,
+                   OVER (PARTITION BY campaign_id, since ORDER BY bucket_s) AS so_far,
                sum(amount) FILTER (WHERE bucket_s IS NOT NULL)
-                   OVER (PARTITION BY campaign_id, day) AS confirmed
-          FROM (SELECT campaign_id, CAST(since AT TIME ZONE 'UTC' AS date) AS day, name AS status,
+                   OVER (PARTITION BY campaign_id, since) AS confirmed
+          FROM (SELECT campaign_id, since, name AS status,
                        CAST(detail AS float8) AS bucket_s, sum(amount) AS amount,
                        CAST(NULL AS timestamptz) AS waiting_since
                   FROM leadloop.counts_now WHERE kind = 'opt_out' AND span = 'day'
                  GROUP BY campaign_id, since, name, detail HAVING sum(amount) > 0
                 UNION ALL
                 -- A request dated in the future has waited zero seconds.
-                SELECT campaign_id, CAST(requested_at AT TIME ZONE 'UTC' AS date), status, NULL,
+                SELECT campaign_id, date_trunc('day', requested_at, 'UTC'), status, NULL,
                        count(*), min(least(requested_at, clock_timestamp()))
                   FROM leadloop.disable_requests WHERE status IN ('requested', 'failed')
                  GROUP BY 1, 2, 3) AS each) AS bucket
- GROUP BY campaign_id, day;
+ GROUP BY campaign_id, day, since;
 COMMENT ON VIEW leadloop_monitor.disable_latency IS
     'Latency of opt-outs, in which the person could still be called: from the request to the
 vendor''s confirmation, or to the cancellation of the unsent lead. Counted in buckets (those of the view latencies, and 2 h,
@@ -248,6 +249,8 @@ COMMENT ON COLUMN leadloop_monitor.disable_latency.worst_s IS
     'Upper bound of the bucket that contains the maximum, seconds.';
 COMMENT ON COLUMN leadloop_monitor.disable_latency.oldest_waiting_s IS
     'Age of the oldest opt-out not confirmed yet, seconds; null if none waits.';
+COMMENT ON COLUMN leadloop_monitor.disable_latency.since IS
+    'Start of the day: an index finds the sums from a time on.';
 
 -- One pass over the sums of the named period, whose order is that of the primary key.
 CREATE OR REPLACE VIEW leadloop_monitor.slowest_opt_outs AS

@@ -1,5 +1,6 @@
 """The charts of the page: each a frame of figures and an Altair chart of them."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -8,6 +9,7 @@ import altair as alt
 import pandas as pd
 
 from db.monitor import MAX_CHART_DAYS, History, Rows, StatusSnapshot
+from db.schema.counting import DELAY_BOUNDS_S
 from leadloop.monitor.chart_frames import (
     STAGES,
     build_attempts_frame,
@@ -24,6 +26,8 @@ AltairChart = alt.Chart | alt.LayerChart | alt.FacetChart
 _HEIGHT = 250
 #: A legend takes its space from the chart, so a chart with one is taller.
 _LEGEND_HEIGHT = 70
+# The longest opt-outs are only known to have taken longer.
+_LAST_BOUND_MIN = DELAY_BOUNDS_S[-2] / 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +177,12 @@ def _draw_lines(
     frame: pd.DataFrame, *, when: str, minutes: str, limit_min: int, time_format: str
 ) -> AltairChart:
     order = sorted(frame["campaign_id"].unique())
+    # Vega draws no infinite value: the worst day would look like one without opt-outs.
+    texts = [
+        f"{each:,.1f}" if math.isfinite(each) else f"more than {_LAST_BOUND_MIN:,.0f}"
+        for each in frame[minutes]
+    ]
+    frame = frame.assign(text=texts).replace({minutes: {math.inf: _LAST_BOUND_MIN}})
     lines = alt.Chart(frame).encode(
         x=alt.X(f"{when}:T", title="UTC", axis=alt.Axis(format=time_format, labelOverlap=True)),
         y=alt.Y(f"{minutes}:Q", title="minutes", scale=alt.Scale(domainMin=0)),
@@ -181,7 +191,7 @@ def _draw_lines(
         tooltip=[
             alt.Tooltip(f"{when}:T", format=time_format),
             "campaign_id:N",
-            alt.Tooltip(f"{minutes}:Q", format=".1f"),
+            alt.Tooltip("text:N", title="minutes"),
         ],
     )
     label = f"a problem above {limit_min} min"

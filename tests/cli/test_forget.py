@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from db import erasure, outcomes
+from db import counts, erasure, outcomes
 from db.bulk_copy import format_text_row
 from db.database import Connection, Database
 from flows.audit import audit_leads
@@ -76,6 +76,26 @@ def test_nothing_personal_is_left(
     assert sql.fetch_value(database, "SELECT count(*) FROM leadloop.lead_outcomes") == 1
     found = audit_leads()
     assert not any(found[name] for name in PERSON_DIFFERENCES)
+
+
+def test_the_reason_of_a_rejection_goes_at_once(
+    invoke: Command, database: Database, environment: Path
+) -> None:
+    """The vendor may name the person in it: no sum keeps it until some run begins."""
+    factories.add_campaign(database)
+    factories.add_leads(database, person("A"))
+    for is_folded in (False, True):
+        sql.execute(
+            database,
+            "UPDATE leadloop.leads SET status = 'rejected', last_error = :reason",
+            reason=f"name: {_NAME} is unknown",
+        )
+        if is_folded:
+            counts.fold_all_counts(database)
+        assert _NAME in everything(database)
+        ran = invoke("forget", "--yes", "--campaign", CAMPAIGN, "--lead-id", "A")
+        assert ran.code == 0
+        assert _NAME not in everything(database)
 
 
 def test_data_under_an_id_that_is_written_otherwise_is_named(

@@ -1,5 +1,6 @@
 """The charts: what a viewer reads off each, as Vega-Lite has it."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -132,3 +133,17 @@ def test_opt_out_latency_has_its_threshold() -> None:
     spec = describe(build_panels(opt_outs=rows)["opt_outs"])
     drawn = [row for dataset in spec["datasets"].values() for row in dataset]
     assert {"limit_min": 15, "label": "a problem above 15 min"} in drawn
+
+
+def test_the_worst_opt_outs_are_drawn() -> None:
+    """How long more than a week was is not known; without a value Vega draws nothing."""
+    rows = [
+        {"day": date(2026, 3, day), "campaign_id": "C1", "p95_s": p95_s}
+        for day, p95_s in ((1, 90.0), (2, math.inf))
+    ]
+    spec = describe(build_panels(opt_outs=rows)["opt_outs"])
+    drawn = [row for rows in spec["datasets"].values() for row in rows if "p95_min" in row]
+    assert [(row["p95_min"], row["text"]) for row in drawn] == [
+        (1.5, "1.5"),
+        (10_080, "more than 10,080"),
+    ]

@@ -2,7 +2,7 @@
 
 Until the first release, 0001 states the whole schema; so each statement here does nothing where it
 has been done. `leadloop init` counts the stored rows again afterwards (`db.counts.fill_counts`),
-beside the writers. This migration holds polls off while it builds an index.
+beside the writers. This migration holds polls off while it builds two indexes of their windows.
 """
 
 from alembic import op
@@ -30,11 +30,6 @@ CREATE TABLE IF NOT EXISTS leadloop.attempt_changes (
     attempts     integer NOT NULL DEFAULT 0
 )
 WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
-ALTER TABLE leadloop.counts
-    DROP CONSTRAINT counts_span_check,
-    ADD CONSTRAINT counts_span_check
-        CHECK (span IN ('hour', 'day', 'ever', 'total hour', 'total day'));
-DROP INDEX IF EXISTS leadloop.sync_runs_by_hour;
 DROP INDEX IF EXISTS leadloop.poll_windows_by_hour, leadloop.poll_windows_slowest;
 CREATE INDEX poll_windows_by_hour ON leadloop.poll_windows
     ((date_bin('1 hour', polled_at, '2000-01-01 00:00:00+00')), campaign_id);
@@ -44,6 +39,14 @@ CREATE INDEX poll_windows_slowest ON leadloop.poll_windows
            THEN date_part('epoch', polled_at - coalesce(closed_through, window_after)) END)
      DESC NULLS LAST);
 """
+# After the indexes are built: whoever begins or ends a run, or reads a sum, waits for these.
+_LAST = """
+ALTER TABLE leadloop.counts
+    DROP CONSTRAINT counts_span_check,
+    ADD CONSTRAINT counts_span_check
+        CHECK (span IN ('hour', 'day', 'ever', 'total hour', 'total day'));
+DROP INDEX IF EXISTS leadloop.sync_runs_by_hour;
+"""
 
 
 def upgrade() -> None:
@@ -51,6 +54,7 @@ def upgrade() -> None:
     connection = op.get_bind()
     if connection.exec_driver_sql(_IS_COUNTED).first() is None:
         connection.exec_driver_sql(_COUNT_AGAIN)
+    connection.exec_driver_sql(_TABLES)
     if connection.exec_driver_sql(_HAS_KEY).first() is not None:
         connection.exec_driver_sql(_RENAME_KEY)
-    connection.exec_driver_sql(_TABLES)
+    connection.exec_driver_sql(_LAST)
