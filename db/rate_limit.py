@@ -150,6 +150,9 @@ _PAUSE_LEFT = text("""
 SELECT greatest(0, CAST(extract(epoch FROM free_at - clock_timestamp()) AS float8))
   FROM leadloop.rate_slots WHERE account = :account AND slot = 0 AND isfinite(free_at)
 """)
+_HAS_RING = text("""
+SELECT EXISTS (SELECT FROM leadloop.rate_slots WHERE account = :account AND slot > 0)
+""")
 _PAUSED_ACCOUNTS = text("""
 SELECT account FROM leadloop.rate_slots WHERE slot = 0 AND free_at > clock_timestamp()
 """)
@@ -236,6 +239,11 @@ def reserve_slot(connection: Connection, purpose: Purpose, *, account: str) -> S
     if row is None:
         return None
     return Slot(number=row.slot, wait_s=max(0.0, float(row.wait_s)), free_at=row.free_at)
+
+
+def has_ring(connection: Connection, *, account: str) -> bool:
+    """Return whether an account has slots."""
+    return bool(connection.scalar(_HAS_RING, {"account": account}))
 
 
 def reserve_slots_ahead(

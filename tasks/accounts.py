@@ -33,6 +33,11 @@ def group_by_account(selected: Sequence[Campaign]) -> dict[str, list[Campaign]]:
     return groups
 
 
+def has_several_accounts(settings: Settings) -> bool:
+    """Return whether a run may work for several accounts, so that none may hold up another."""
+    return len(settings.list_complete_accounts()) > 1
+
+
 def keep_served(
     settings: Settings,
     selected: Sequence[Campaign],

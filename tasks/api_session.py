@@ -1,5 +1,6 @@
 """A session with the vendor's API: transport, login and rate limiter of one account."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ def open_api(
     tokens: TokenProvider | None = None,
     on_wait: Callable[[str], None] = lambda _: None,
     pauses: PauseNotice | None = None,
+    patience_s: float = math.inf,
 ) -> Iterator[ApiSession]:
     """Prepare everything that a request needs; send nothing yet.
 
@@ -53,6 +55,7 @@ def open_api(
         tokens: the login of another session, to share it; None: a new one.
         on_wait: see `tasks.rate_limiter.RateLimiter`.
         pauses: those of another session of the account, to share them; None: separate ones.
+        patience_s: see `tasks.rate_limiter.RateLimiter`.
 
     Raises:
         UsageError: the login is incomplete.
@@ -73,6 +76,7 @@ def open_api(
         account=account,
         on_wait=on_wait,
         pauses=pauses,
+        patience_s=patience_s,
     )
     limiter.resize_ring()
     connect_s, read_s = settings.parse_timeouts()

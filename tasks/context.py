@@ -22,9 +22,9 @@ from leadloop.core.opt_out_looks import OptOutLooks
 from leadloop.core.rate_ring import Purpose
 from leadloop.core.tracebacks import find_origin, format_traceback
 from leadloop.settings import Account, Settings
-from tasks.accounts import keep_served, list_served_accounts
+from tasks.accounts import has_several_accounts, keep_served, list_served_accounts
 from tasks.api_session import ApiSession, open_api
-from tasks.rate_limiter import RateLimiter
+from tasks.rate_limiter import PATIENCE_S, RateLimiter
 from tasks.step_log import StepLog
 from tasks.thread_pool import RequestThreads, open_threads
 
@@ -269,6 +269,7 @@ class AccountContexts:
                     account=name,
                     purpose=self._purpose,
                     on_wait=shared.log.info,
+                    patience_s=PATIENCE_S if has_several_accounts(shared.settings) else math.inf,
                 )
             )
             self._opened[name] = ApiContext(

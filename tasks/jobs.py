@@ -23,11 +23,12 @@ from leadloop.core.summary_text import (
     shorten_lines,
 )
 from leadloop.settings import Settings
-from tasks.accounts import group_by_account
+from tasks.accounts import group_by_account, has_several_accounts
 from tasks.context import (
     AnyContext,
     C,
     CampaignRun,
+    DatabaseContext,
     RunHost,
     SelectCampaigns,
     cover_campaigns,
@@ -38,6 +39,7 @@ from tasks.context import (
     start_runs,
     translate_unexpected,
 )
+from tasks.rate_limiter import PATIENCE_S, AccountPaused
 from tasks.step_log import StepLog
 
 # A chunk is at least this part of what the job has done. So a run stays at a few hundred chunks and
@@ -253,10 +255,23 @@ class JobRunner(Generic[C]):
         for account, group in (
             group_by_account(self._selected) or {context.account_name: []}
         ).items():
-            self._open_due_rows(account, group, self._find_due)
+            if not self._is_left_out(account, group):
+                self._open_due_rows(account, group, self._find_due)
         names = name_campaigns([each.campaign.campaign_id for each in self._executions])
         due = names if self._executions else "no campaign"
         self._context.log.info("work is due in %s", due)
+
+    def _is_left_out(self, account: str, group: Sequence[Campaign]) -> bool:
+        """Return whether an account is paused for so long that it is left to a later run."""
+        if not group or not has_several_accounts(self._context.settings):
+            return False
+        pause_s = _find_pause_s(self._context.for_campaign(group[0]))
+        if pause_s <= PATIENCE_S:
+            return False
+        self._context.log.warning("%s", AccountPaused(account, pause_s))
+        nothing = dict.fromkeys([*self._spec.counts, "requests"], 0)
+        self._counted |= {each.campaign_id: dict(nothing) for each in group}
+        return True
 
     def _open_due_rows(self, account: str, group: Sequence[Campaign], find_due: FindDue[C]) -> None:
         """Write the covering row of an account, and the rows of its campaigns that are due."""
@@ -318,7 +333,8 @@ class JobRunner(Generic[C]):
         """Run a chunk of each job that is due; sleep while none is. Accounts take turns.
 
         So an account whose vendor does not answer takes as many turns as any other, however many
-        campaigns it has; and one whose vendor has asked for a pause takes none before its end.
+        campaigns it has; and one whose vendor has asked for a pause takes none before its end. A
+        longer pause ends its part: the other accounts' next run must not wait for it.
         """
         groups: dict[str, list[CampaignExecution[C]]] = {}
         for each in self._executions:
@@ -330,7 +346,12 @@ class JobRunner(Generic[C]):
             now = read_boot_clock()
             for account in [name for name, at in due_at.items() if at <= now]:
                 context = self._context.for_campaign(groups[account][0].campaign)
-                if len(due_at) > 1 and (pause_s := context.find_pause_s()):
+                pause_s = _find_pause_s(context) if len(groups) > 1 else 0.0
+                if pause_s > PATIENCE_S:
+                    for each in groups[account]:
+                        each.fail(AccountPaused(account, pause_s))
+                    del due_at[account]
+                elif pause_s > 0:
                     due_at[account] = now + pause_s
                 elif (next_at := next(turns[account], None)) is None:
                     del due_at[account]
@@ -339,6 +360,14 @@ class JobRunner(Generic[C]):
                 self._context.folder.fold_in_long_run(
                     self._context.database, self._context.log.warning
                 )
+
+
+def _find_pause_s(context: DatabaseContext) -> float:
+    """Return the seconds of the vendor's pause; 0 where Postgres fails: a chunk finds out why."""
+    try:
+        return context.find_pause_s()
+    except DatabaseError:
+        return 0.0
 
 
 def _find_missing_rows(executions: Sequence["CampaignExecution[C]"]) -> RunError | None:
@@ -438,6 +467,13 @@ class CampaignExecution(Generic[C]):
             self._finish()
         else:
             self.due_at = due_at
+
+    def fail(self, error: LeadloopError) -> None:
+        """End the run with an error, where it has not ended, without another chunk."""
+        if self.is_open:
+            with self._collect_failure():
+                raise error
+            self._finish()
 
     def finish_if_open(self) -> None:
         """End the run as one that was stopped, where it has not ended."""

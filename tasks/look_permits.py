@@ -116,7 +116,8 @@ class LookPermits:
         while (permit := self._take()) is not None:
             release_count = self._release_count
             self._limiter.sleep(max(0.0, permit.due_at - read_boot_clock()))
-            if release_count == self._release_count and not permit.is_expired:
+            is_good = release_count == self._release_count and not permit.is_expired
+            if is_good and not self._limiter.is_paused():
                 return
             self._release([permit])
         self._limiter.wait_for_permit(call)

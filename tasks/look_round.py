@@ -21,11 +21,13 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
 from leadloop.core.plurals import format_count
 from leadloop.core.windows import prove_window, subtract_to_epoch
+from tasks.accounts import has_several_accounts
 from tasks.context import ApiContext, CampaignRun, translate_unexpected
 from tasks.head_look import HeadLook, HeadRange, SeenHead, find_lookback_start, look_at_head
 from tasks.jobs import CampaignJob, DueCampaigns
 from tasks.page_limits import PageLimits
 from tasks.page_reader import DatabaseClock
+from tasks.rate_limiter import AccountPaused
 
 #: Looks of one step, which Prefect shows as a task.
 _LOOKS_A_STEP = 200
@@ -65,7 +67,7 @@ def look_round(
     unused = {each.campaign_id for each in selected} & state.never_sent
     lookbacks = {each.campaign_id: each.lookback_s for each in selected}
     totals = {"lookback_s": context.settings.campaign_rules().lookback_s}
-    if len(context.settings.list_complete_accounts()) > 1 and context.find_pause_s():
+    if has_several_accounts(context.settings) and context.find_pause_s():
         # Jobs wait for the end of the vendor's pause, while other accounts take their turns.
         return DueCampaigns(ids=lookbacks.keys() - unused, totals=totals)
     clock = DatabaseClock(state.now)
@@ -158,6 +160,9 @@ def _try_look(
     except ApiError as error:
         if error.response.status in _OUTAGE:
             is_outage.set()
+        return None
+    except AccountPaused:
+        is_outage.set()
         return None
 
 

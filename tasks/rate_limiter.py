@@ -9,6 +9,7 @@ from threading import Event, Lock
 from db import rate_limit
 from db.database import Database
 from db.rate_limit import Slot
+from leadloop.core.accounts import DEFAULT_ACCOUNT
 from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.errors import RunError
 from leadloop.core.plurals import format_count
@@ -32,6 +33,19 @@ _LONG_WAIT_S = 5.0
 _REPORT_PERIOD_S = 600.0
 # A longer Retry-After is taken for the vendor's mistake: all processes would stand still.
 MAX_PAUSE_S = 3600.0
+#: A run of several accounts waits no longer for one's pause, seconds: the others' next run would
+#: not begin before this one's end.
+PATIENCE_S = 60.0
+
+
+class AccountPaused(RunError):
+    """The vendor has asked for a pause that is longer than the run waits for its end."""
+
+    def __init__(self, account: str, pause_s: float) -> None:
+        super().__init__(
+            f"the vendor has asked for a pause: no request of account {account} is sent for"
+            f" {pause_s:.0f} s; a later run goes on"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +109,7 @@ class RateLimiter:
         account: the account whose ring it is.
         on_wait: called with a message before a wait of some seconds, at most every ten minutes.
         pauses: shared with other limiters of the account in this process; None: there are none.
+        patience_s: the longest pause whose end is waited for, seconds.
     """
 
     def __init__(
@@ -108,8 +123,10 @@ class RateLimiter:
         is_paced: bool = False,
         on_wait: Callable[[str], None] = lambda _: None,
         pauses: PauseNotice | None = None,
+        patience_s: float = math.inf,
     ) -> None:
         self.account = account
+        self._patience_s = patience_s
         self._database = database
         self._limit = limit
         self._warn = warn
@@ -157,6 +174,7 @@ class RateLimiter:
         """Reserve a slot, wait until it is due, and return the permit.
 
         Raises:
+            AccountPaused: the vendor's pause is longer than the run waits.
             RunError: the run is being stopped.
         """
         while True:
@@ -221,22 +239,44 @@ class RateLimiter:
             waits_s = rate_limit.list_waits(connection, self._purpose, account=self.account)
         last_s = self._paced_at - read_boot_clock()
         kept_share = _KEPT_SHARES[self._purpose]
-        self.sleep(find_paced_delay(waits_s, last_s, kept_share=kept_share))
+        delay_s = find_paced_delay(waits_s, last_s, kept_share=kept_share)
+        self._require_patience(delay_s)
+        self.sleep(delay_s)
+
+    def _require_patience(self, wait_s: float) -> None:
+        """Check that a wait is not for the end of a pause that is too long for this run.
+
+        Raises:
+            AccountPaused: it is.
+        """
+        if wait_s > self._patience_s and (pause_s := self.find_pause_s()) > self._patience_s:
+            raise AccountPaused(self.account, pause_s)
 
     def _reserve_slot(self, purpose: Purpose) -> Slot:
         while True:
             with self._database.autocommit() as connection:
                 slot = rate_limit.reserve_slot(connection, purpose, account=self.account)
-            if slot is not None:
-                return slot
+                if slot is not None:
+                    return slot
+                if not rate_limit.has_ring(connection, account=self.account):
+                    raise RunError(
+                        f"account {self.account} has no rate limit any more: it was renamed, or its"
+                        " rows of leadloop.rate_slots were deleted; the next run goes on"
+                    )
             self.sleep(_FULL_RING_WAIT_S)
 
     def wait_until_due(self, slot: Slot) -> Permit | None:
         """Wait until a slot is due and return its permit; release it, and return None, in a pause.
 
         Raises:
+            AccountPaused: the vendor's pause is longer than the run waits.
             RunError: the run is being stopped.
         """
+        try:
+            self._require_patience(slot.wait_s)
+        except AccountPaused:
+            self.release_slot(slot)
+            raise
         self._report_wait(slot.wait_s)
         self.sleep(slot.wait_s)
         has_pause_begun = self.pauses.next_begun
@@ -259,10 +299,16 @@ class RateLimiter:
             f" {format_count(self._limit.requests, 'request')} in {self._limit.period_s:g} s"
         )
 
+    def is_paused(self) -> bool:
+        """Return whether a pause that this process knows of lasts; others' a request learns of."""
+        return self.pauses.may_last and self.find_pause_s() > 0
+
     def find_pause_s(self) -> float:
         """Return for how many more seconds the vendor takes no request (Retry-After), or 0."""
-        with self._database.autocommit() as connection:
-            return rate_limit.get_pause_s(connection, account=self.account)
+        return self._database.retry(
+            lambda connection: rate_limit.get_pause_s(connection, account=self.account),
+            single_statement=True,
+        )
 
     def release_slot(self, slot: Slot) -> None:
         """Release a slot without a request, so that another process can use it."""
@@ -279,7 +325,10 @@ class RateLimiter:
         # Other threads may hold permits, or slots that are due.
         with self.pauses.announce(pause_s), self._database.autocommit() as connection:
             rate_limit.pause_requests(connection, pause_s, account=self.account)
-        self._warn(f"the vendor asked for a pause: no request is sent for {pause_s:.0f} s")
+        of_account = "" if self.account == DEFAULT_ACCOUNT else f" of account {self.account}"
+        self._warn(
+            f"the vendor asked for a pause: no request{of_account} is sent for {pause_s:.0f} s"
+        )
 
     def sleep(self, seconds: float) -> None:
         """Sleep for some seconds.

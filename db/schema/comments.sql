@@ -510,7 +510,7 @@ COMMENT ON FUNCTION leadloop.announce_work() IS
 COMMENT ON FUNCTION leadloop.note_enabled() IS
     'Notes when a campaign is enabled.';
 COMMENT ON FUNCTION leadloop.note_account() IS
-    'Refuses to move a campaign to another account once leads were sent or opt-outs wait, unless the
+    'Refuses to move a campaign to another account once leads were sent, opt-outs wait or creates are held, unless the
 transaction has leadloop.renames_account = on; notes when the account changed in enabled_at.';
 COMMENT ON FUNCTION leadloop.note_opted_out_leads() IS
     'Completes inserted leads with earlier facts: an opt-out before its lead, an erasure, a request

@@ -172,12 +172,15 @@ BEGIN
            OR EXISTS (SELECT FROM leadloop.lead_outcomes WHERE campaign_id = OLD.campaign_id)
            OR EXISTS (SELECT FROM leadloop.disable_requests
                        WHERE campaign_id = OLD.campaign_id AND status IN ('requested', 'failed'))
+           -- After a restore the vendor may have leads that are new here.
+           OR EXISTS (SELECT FROM leadloop.create_holds
+                       WHERE campaign_id = OLD.campaign_id AND released_at IS NULL)
         THEN
             RAISE EXCEPTION USING
                 ERRCODE = 'object_not_in_prerequisite_state',
                 MESSAGE = 'campaign ' || OLD.campaign_id || ' cannot move from account ' || OLD.account || ' to '
                           || NEW.account || ': leads were sent with the login of ' || OLD.account
-                          || ', or opt-outs wait',
+                          || ', or opt-outs wait, or creates are held',
                 HINT = 'Insert a new campaign for the other account. If the account only gets another name, with '
                        'the same login, run SET LOCAL leadloop.renames_account = ''on'' before, in the same '
                        'transaction.';

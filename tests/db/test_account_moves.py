@@ -62,6 +62,16 @@ def add_opt_out(database: Database, status: str) -> None:
     factories.add_opt_outs(database, "a", status=status)
 
 
+def hold_creates(database: Database) -> None:
+    """Hold creates, as after a restore: the vendor may have leads that are new here."""
+    add_lead(database)
+    sql.execute(
+        database,
+        "INSERT INTO leadloop.create_holds (campaign_id, reason) VALUES (:campaign, 'restored')",
+        campaign=CAMPAIGN,
+    )
+
+
 @pytest.mark.parametrize(
     "send",
     [
@@ -73,6 +83,7 @@ def add_opt_out(database: Database, status: str) -> None:
         add_outcome,
         lambda database: add_opt_out(database, "requested"),
         lambda database: add_opt_out(database, "failed"),
+        hold_creates,
     ],
 )
 def test_a_campaign_with_leads_at_the_vendor_does_not_move(

@@ -159,6 +159,51 @@ def test_a_pause_of_one_account_delays_no_other(
     assert max(early) < min(late)
 
 
+@pytest.mark.parametrize(
+    ("flow", "count", "route"),
+    [
+        (push_leads, "created", "create"),
+        (disable_leads, "disabled", "disable"),
+        (poll_outcomes, "inserted", "responses"),
+    ],
+)
+@pytest.mark.parametrize("is_login", [True, False])
+def test_a_long_pause_that_begins_in_a_run_ends_the_part_of_its_account(
+    database: Database,
+    vendor: SandboxHandle,
+    emea: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+    flow: Callable[[], Summary],
+    count: str,
+    route: str,
+    is_login: bool,
+) -> None:
+    """Else the run would last for an hour, and no later one begin for the other account.
+
+    Whether the vendor asks for it at the login or at the work: the other account's part is done,
+    and the next run leaves the paused one out.
+    """
+    factories.add_account_campaigns(database, "a")
+    push_leads()
+    for campaign in ("C1", "C2"):
+        factories.add_leads(database, "b", campaign=campaign)
+        factories.add_opt_outs(database, "a", campaign=campaign)
+    process_both(vendor, emea, "a")
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    for name in ("client_id", "client_secret", "username", "password"):
+        monkeypatch.setenv(f"LEADLOOP_{name.upper()}", getattr(vendor.rules, name))
+    route = "token" if is_login else route
+    answer = {"status": 503, "headers": {"Retry-After": "3000"}}
+    vendor.add_fault(kind="status", when="before", route=route, **answer)
+    with pytest.raises(CampaignsFailed, match=r"account default is sent for \d{4} s") as caught:
+        flow()
+    assert [reason[:13] for reason in caught.value.reasons] == ["campaign C1: "]
+    assert f" {count} 1, " in str(caught.value)
+    before = len(vendor.requests)
+    assert flow()["campaigns"]["C1"]["requests"] == 0
+    assert len(vendor.requests) == before
+
+
 def break_vendor(handle: SandboxHandle, _: pytest.MonkeyPatch) -> None:
     """Have the vendor of `default` answer nothing but a gateway's error."""
     handle.add_fault(kind="status", status=502, when="before")

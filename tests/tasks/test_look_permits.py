@@ -52,6 +52,16 @@ def test_one_transaction_serves_many_looks(database: Database) -> None:
         assert count_in_use(database) == MAX_AHEAD
 
 
+def test_looks_reserved_ahead_leave_in_no_pause(database: Database) -> None:
+    """Another sender of the process got the 429, after they were reserved."""
+    permits, limiter = make_permits(database)
+    permits.set_pace(0.01, is_ahead=True)
+    permits.wait_for_permit(ApiCall.READ)
+    limiter.pause(3.0)
+    permits.wait_for_permit(ApiCall.READ)
+    assert not limiter.is_paused()
+
+
 def test_looks_that_others_run_beside_reserve_one_by_one(database: Database) -> None:
     """And what was reserved ahead is free for others."""
     permits, _ = make_permits(database)

@@ -241,6 +241,15 @@ def test_a_permit_that_is_used_late_has_expired(
     assert permit.is_expired
 
 
+def test_a_ring_that_goes_meanwhile_ends_the_run(database: Database) -> None:
+    """Its account was renamed: else the run would ask for ever, and no later one begin."""
+    limiter = limit(database, _HOURLY)
+    assert limiter.reserve_slot(ApiCall.CREATE).wait_s == 0
+    sql.execute(database, "UPDATE leadloop.rate_slots SET account = 'europe'")
+    with pytest.raises(RunError, match="default has no rate limit any more"):
+        limiter.acquire_permit(ApiCall.CREATE)
+
+
 def test_a_pause_expires_permits_and_slots_that_are_due(database: Database) -> None:
     """Of several senders, one gets the 429: what the others hold must not leave in the pause.
 
