@@ -28,6 +28,9 @@ from leadloop.local.shared_server import (
 )
 
 _READY_TIMEOUT_S = 180.0
+# A worker gives its runs 30 seconds to end, and kills them then. One that is killed before leaves
+# them at work, as they are made to outlive it.
+_WORKER_STOP_TIMEOUT_S = 60.0
 _HOST = "127.0.0.1"
 _LOG = "log"
 _BASE_SETTINGS = {
@@ -139,6 +142,7 @@ def run_prefect_worker(directory: Path, prefect: LocalPrefect) -> Iterator[Share
         environment={**prefect.environment, **ours},
         log=directory / _LOG,
         stop_signal=signal.SIGTERM,
+        stop_timeout_s=_WORKER_STOP_TIMEOUT_S,
     )
     with share_server(directory, lambda: spec) as worker:
         yield worker

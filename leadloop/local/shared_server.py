@@ -35,8 +35,8 @@ from leadloop.local import supervisor
 from leadloop.local.private_files import open_private, write_private
 
 _PID_FILE = "supervisor.pid"
-_STOP_TIMEOUT_S = 15.0
-_SUPERVISOR_TIMEOUT_S = _STOP_TIMEOUT_S + 5.0
+# A server whose supervisor was killed is killed after this time, seconds.
+_ORPHAN_TIMEOUT_S = 20.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class ServerSpec:
     `facts` is passed to every user (text only). `inherited_fds` are file descriptors for the
     server, closed in this process once the server has them. `scratch` is a folder to remove after
     the server has ended. `user` is the (uid, gid) that runs the server; None: the current user.
+    A server that does not end within `stop_timeout_s` seconds of its `stop_signal` is killed.
     """
 
     command: tuple[str, ...]
@@ -53,6 +54,7 @@ class ServerSpec:
     log: Path
     facts: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop_signal: signal.Signals = signal.SIGTERM
+    stop_timeout_s: float = 15.0
     inherited_fds: tuple[int, ...] = ()
     scratch: Path | None = None
     user: tuple[int, int] | None = None
@@ -65,7 +67,7 @@ class ServerSpec:
                 "inherited_fds": self.inherited_fds,
                 "users_lock": str(users_lock),
                 "stop_signal": int(self.stop_signal),
-                "stop_timeout_s": _STOP_TIMEOUT_S,
+                "stop_timeout_s": self.stop_timeout_s,
                 "scratch": None if self.scratch is None else str(self.scratch),
                 "user": self.user,
             }
@@ -177,7 +179,7 @@ def _leave_server(directory: Path, users: IO[str]) -> None:
 
 def _wait_for_end(directory: Path) -> bool:
     """Wait until the server has ended; return False if it has not after some 20 seconds."""
-    deadline = time.monotonic() + _SUPERVISOR_TIMEOUT_S
+    deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
     while _is_server_alive(directory):
         if time.monotonic() > deadline:
             return False

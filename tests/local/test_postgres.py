@@ -170,7 +170,7 @@ def test_a_postgres_that_root_may_not_look_into(tmp_path: Path, open_folder: Pat
 
 def test_the_supervisor_alone_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last user ends the server whole: the next one gets a server that answers."""
-    monkeypatch.setattr(shared_server, "_SUPERVISOR_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(shared_server, "_ORPHAN_TIMEOUT_S", 2.0)
     for _ in range(3):
         with run_postgres(tmp_path) as url:
             assert _query(url, "SELECT 1") == 1

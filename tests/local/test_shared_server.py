@@ -93,7 +93,7 @@ def test_only_the_server_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     The server may run as another user, and holds `alive.lock` open for writing.
     """
-    monkeypatch.setattr(shared_server, "_SUPERVISOR_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(shared_server, "_ORPHAN_TIMEOUT_S", 0.5)
     bystander = subprocess.Popen(["sleep", "600"], start_new_session=True)
     spec = ServerSpec(
         command=("sleep", "601.25"),
