@@ -663,6 +663,7 @@ def _plan_owed(run: CampaignRun[ApiContext]) -> PollJob | None:
         watermark=None,
         reread_through=None,
         now=now,
+        reads_lookback=False,
         covered=[each.window for each in owed],
         accepted=[each.window for each in owed if each.accepted_at is not None],
         backfill=span,
@@ -684,6 +685,7 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
         now = watermarks.get_database_time(connection)
         watermark = watermarks.get_watermark(connection, campaign_id)
         reread_through = watermarks.get_reread_through(connection, campaign_id)
+        lookback_start = find_lookback_start(connection, run.campaign, now)
         closed = watermarks.list_resumable_windows(connection, campaign_id, wanted)
         owed = owed_windows.list_owed_windows(connection, [campaign_id])
         limits = learned_limits.get_learned_limits(connection, campaign_id)
@@ -698,8 +700,11 @@ def plan_backfill(run: CampaignRun[ApiContext], wanted: Window) -> PollJob:
             watermark=watermark,
             reread_through=reread_through,
             now=now,
-            # Windows that an earlier run has closed may show late results since.
-            reads_lookback=not closed,
+            # Windows that an earlier run has closed may show late results since, and so may the
+            # lookback where the range begins within it.
+            reads_lookback=(
+                not closed and lookback_start is not None and wanted.after <= lookback_start
+            ),
             covered=[*closed, *(each.window for each in owed)],
             accepted=[each.window for each in owed if each.accepted_at is not None],
             backfill=wanted,

@@ -126,6 +126,26 @@ def test_a_head_poll_tries_what_is_owed(database: Database, vendor: SandboxHandl
     assert sql.fetch_rows(database, "SELECT 1 FROM leadloop.owed_windows") == []
 
 
+@pytest.mark.parametrize(("length_s", "counts"), [(3000, True), (1000, False)])
+def test_a_backfill_leaves_late_results_to_the_next_poll(
+    database: Database, vendor: SandboxHandle, length_s: int, counts: bool
+) -> None:
+    """One that begins within the lookback has not read the rest of it: a result may show there."""
+    poll_campaign(database, vendor)
+    pass_time(database, 600)
+    before = fetch_marks(database)
+    process_leads(vendor, {"L0": 1200})
+    now = datetime.now(UTC)
+    backfill_outcomes(after=now - timedelta(seconds=length_s), before=now)
+    after = fetch_marks(database)
+    assert after["read_through"] > before["read_through"]
+    assert (after["reread_through"] > before["reread_through"]) == counts
+    pass_time(database, 600)
+    process_leads(vendor, {"L0": 1800})
+    poll_outcomes()
+    assert "L0" in sql.fetch_outcomes(database)
+
+
 def test_a_resumed_backfill_counts_as_no_read_of_the_lookback(
     database: Database, vendor: SandboxHandle
 ) -> None:
