@@ -111,8 +111,8 @@ def init(
     counts: Annotated[
         CountScope,
         typer.Option(
-            help="The rows to count for the views, after the migration. missing: those from before"
-            " an upgrade, unless that is done; none; all: everything again, which corrects sums."
+            help="Rows to count for the views after the migration: those from before an upgrade"
+            " that are not counted yet (missing), none, or all again, which corrects wrong sums."
         ),
     ] = CountScope.MISSING,
     as_json: JsonOption = False,
