@@ -207,13 +207,24 @@ def fill_counts(database: Database) -> None:
     Raises:
         DatabaseError: Postgres refused, or failed several times.
     """
+    if not database.run(are_counts_filled):
+        count_all_rows(database)
 
-    def count_past(connection: Connection) -> None:
+
+def count_all_rows(database: Database) -> None:
+    """Count all rows from scratch, and mark them as counted.
+
+    An audit counts a campaign's rows again: neither covering rows nor those of deleted campaigns.
+
+    Raises:
+        DatabaseError: Postgres refused, or failed several times; the sums are as they were.
+    """
+
+    def count_rows(connection: Connection) -> None:
         recount(connection)
         connection.execute(_MARK_FILLED)
 
-    if not database.run(are_counts_filled):
-        database.retry(count_past)
+    database.retry(count_rows)
 
 
 def count_drift(connection: Connection, campaign_id: str | None = None) -> int:

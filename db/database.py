@@ -53,14 +53,18 @@ _POOL_TIMEOUT_S = 120.0
 _RETRY_WAITS_S = (0.2, 1.0, 3.0)
 #: Serialization failure, deadlock, lock timeout: a conflict with another transaction.
 _CONFLICTS = ("40001", "40P01", "55P03")
-_SCHEMA_DAMAGED = "a table or column of the leadloop schema is missing: restore it from a backup"
+_SCHEMA_MISMATCH = (
+    "a table or column of the leadloop schema is missing, or another version of leadloop has"
+    " changed it: `leadloop doctor` compares the versions; see"
+    " docs/how-to/operate.md#a-table-or-column-is-missing"
+)
 _ADVICE = {
     "55P03": "another connection has held a lock for too long: end it (pg_locks shows which, and"
     " `leadloop doctor` those of other roles) and run the command again",
     "40P01": "another connection locks the same rows in another order: run the command again",
     "42501": "this role lacks a privilege; docs/how-to/grant-permissions.md lists them all",
-    "42P01": _SCHEMA_DAMAGED,
-    "42703": _SCHEMA_DAMAGED,
+    "42P01": _SCHEMA_MISMATCH,
+    "42703": _SCHEMA_MISMATCH,
     "25006": "the session is read-only: the server is a standby (set {setting} to the primary), or"
     " default_transaction_read_only is on for the role, the database or the server",
     "53100": "the server's disk is full: free some space",

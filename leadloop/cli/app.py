@@ -20,6 +20,7 @@ from leadloop.cli.confirmation import ask_to_go_on, require_answerable
 from leadloop.cli.integration import Integration, read_integration
 from leadloop.cli.literal_console import LiteralConsole
 from leadloop.cli.main import STOPPED
+from leadloop.cli.schema_upgrade import CountScope, upgrade_schema
 from leadloop.cli.working_directory import require_trusted_directory
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.escaping import escape_unprintable
@@ -106,18 +107,20 @@ def _handle_global_options(
 
 
 @app.command()
-def init(as_json: JsonOption = False) -> None:
+def init(
+    counts: Annotated[
+        CountScope,
+        typer.Option(
+            help="Rows to count for the views after the migration: those from before an upgrade"
+            " that are not counted yet (missing), none, or all again, which corrects wrong sums."
+        ),
+    ] = CountScope.MISSING,
+    as_json: JsonOption = False,
+) -> None:
     """Create or upgrade the `leadloop` schema; idempotent, and safe to run concurrently."""
-    from db.counts import fill_counts
-    from db.schema import migrate_schema
-    from db.schema.reader_role import describe_missing, list_missing_statements
-
     with environment.open_configured_database(require_schema=False) as (_, database):
-        version = database.retry(migrate_schema)
-        fill_counts(database)
+        version = upgrade_schema(database, counts)
         name = database.display_name
-        if left := database.run(list_missing_statements):
-            print(f"leadloop: {describe_missing(left)}", file=sys.stderr)
     if as_json:
         _print_json({"version": version})
     else:

@@ -92,7 +92,7 @@ def _check_counts(database: Database, checks: Checklist) -> None:
             check.detail = (
                 f"triggers that count are disabled or missing on {names}, so the views show too"
                 " little or too much: enable them (ALTER TABLE … ENABLE TRIGGER USER), then run"
-                " `leadloop audit --repair`"
+                " `leadloop init --counts all`"
             )
 
 

@@ -94,6 +94,7 @@ def test_triggers_that_do_not_count(invoke: Command, database: Database, prefect
     (check,) = [each for each in ran.last["checks"] if each["check"] == "counts"]
     assert check["warns"]
     assert "on leadloop.lead_outcomes, so" in check["detail"]
+    assert "then run `leadloop init --counts all`" in check["detail"]
 
 
 def test_a_vendor_with_a_single_token(

@@ -13,7 +13,7 @@ from tests.containers.composition import read_compose
 
 _SCHEMA = json.loads((Path(__file__).parent / "schemas" / "compose-spec.json").read_text())
 _PASSWORDS = {"DATABASE_PASSWORD": "d-secret", "PREFECT_PASSWORD": "p-secret"}
-_OURS = ("prefect", "init", "worker", "page", "sandbox")
+_OURS = ("prefect", "init", "counts", "worker", "page", "sandbox")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,18 @@ def test_services_run_this_release(compose: dict[str, Any]) -> None:
         assert services[name]["image"] == f"leadloop:{__version__}"
         assert services[name]["cap_drop"] == ["ALL"]
         assert "user" not in services[name], "the image's own user is not root"
+
+
+def test_no_service_waits_for_the_count_of_an_upgrade(compose: dict[str, Any]) -> None:
+    """Opt-outs go while rows are counted, and if that fails: `init` migrates and deploys alone."""
+    services = compose["services"]
+    migrated = {"init": {"condition": "service_completed_successfully"}}
+    assert services["init"]["command"][2] == "leadloop init --counts none && leadloop deploy"
+    assert services["counts"]["command"] == ["leadloop", "init"]
+    assert services["counts"]["restart"] == services["init"]["restart"] == "no"
+    for name in ("worker", "page", "counts"):
+        assert services[name]["depends_on"] == migrated
+    assert all("counts" not in service.get("depends_on", {}) for service in services.values())
 
 
 def test_the_login_reaches_the_worker_alone(compose: dict[str, Any]) -> None:

@@ -74,6 +74,22 @@ def test_an_error_repeats_no_row(
     assert "4155552671" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("query", "sqlstate"),
+    [("SELECT FROM leadloop.no_such", "42P01"), ("SELECT no_such FROM leadloop.leads", "42703")],
+)
+def test_a_schema_that_is_not_as_expected(database: Database, query: str, sqlstate: str) -> None:
+    """After an upgrade a process of the old version has it: a backup forgets sent leads."""
+    with pytest.raises(DatabaseError, match=f"SQLSTATE {sqlstate}") as caught:
+        sql.fetch_rows(database, query)
+    told = str(caught.value)
+    assert "missing, or another version of leadloop has changed it: `leadloop doctor`" in told
+    assert "restore" not in told
+    document, _, anchor = told.rpartition(" ")[2].partition("#")
+    headings = (Path(__file__).parents[2] / document).read_text(encoding="utf-8").lower()
+    assert f"\n## {anchor.replace('-', ' ')}\n" in headings
+
+
 def test_an_error_rolls_back(database: Database) -> None:
     """All or nothing."""
     with pytest.raises(DatabaseError), database.transaction() as connection:
