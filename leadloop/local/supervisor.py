@@ -4,6 +4,7 @@ A standalone script, started by path; standard library only. Its argument is the
 `leadloop.local.shared_server.ServerSpec.supervisor_job`.
 """
 
+import ctypes
 import fcntl
 import json
 import os
@@ -12,8 +13,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+_PR_SET_CHILD_SUBREAPER = 36
+# How long processes that the server has left may take to end, seconds.
+_LEFT_TIMEOUT_S = 10.0
 
 
 def main(job: dict[str, Any]) -> None:
@@ -22,6 +30,9 @@ def main(job: dict[str, Any]) -> None:
     # Python runs a signal handler only once the call that it waits in returns, and a signal just
     # before that call does not end it: so a separate thread waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if sys.platform == "linux":
+        # Processes whose parents have ended become ours.
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     server = subprocess.Popen(
         job["command"],
         # The server inherits our descriptors, alive.lock above all.
@@ -39,10 +50,32 @@ def main(job: dict[str, Any]) -> None:
     for stop in (_stop_after_last_user, _stop_at_shutdown):
         threading.Thread(target=stop, args=(server, job), daemon=True).start()
     server.wait()
+    _end_left_processes()
     if job["scratch"]:
         shutil.rmtree(job["scratch"], ignore_errors=True)
     # Skips the interpreter's cleanup: a thread may still be waiting for its lock.
     os._exit(0)
+
+
+def _end_left_processes() -> None:
+    """End what the server has left (on Linux): runs are made to outlive their worker.
+
+    Without the other servers of the stack, each would try to reach them for minutes.
+    """
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in _list_children():
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + _LEFT_TIMEOUT_S
+        with suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    time.sleep(0.02)
+
+
+def _list_children() -> Iterator[int]:
+    for task in Path("/proc/self/task").glob("*/children"):
+        yield from map(int, task.read_text().split())
 
 
 def _stop_after_last_user(server: subprocess.Popen[bytes], job: dict[str, Any]) -> None:

@@ -113,6 +113,28 @@ def test_shutdown_of_the_machine(tmp_path: Path, users_lock: IO[str]) -> None:
         assert end_and_read(process, tmp_path) == "SIGINT\n"
 
 
+_LEAVING = """
+import subprocess, sys
+
+def run(program):
+    return subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+
+ignoring = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+print("ready")
+print(run("import time; time.sleep(600)").pid, run(ignoring).pid, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+def test_processes_that_the_server_leaves(tmp_path: Path, users_lock: IO[str]) -> None:
+    """They end with it, in sessions of their own too, as the runs of a worker are."""
+    with run_supervisor(tmp_path, _LEAVING) as process:
+        left = end_and_read(process, tmp_path).split()
+    assert len(left) == 2
+    for pid in left:
+        assert not Path(f"/proc/{pid}").exists()
+
+
 def test_server_that_ends_by_itself(tmp_path: Path, users_lock: IO[str]) -> None:
     """The supervisor ends with it although there are users, who see that no server is left."""
     with run_supervisor(tmp_path, "print('ready')") as process:
