@@ -167,6 +167,7 @@ def run_live(host: LiveHost, state: LiveState) -> None:
     """
     settings, failures = host.load_settings(), 0
     was_connected = False
+    check = HostCheck(host.log, host.load_settings, host.is_cancelled)
     while True:
         try:
             with _open_session(host, settings, state) as session:
@@ -180,8 +181,15 @@ def run_live(host: LiveHost, state: LiveState) -> None:
                 raise
             if not failures:
                 host.log.warning("%s; trying again until Postgres answers", error)
+                check = HostCheck(host.log, host.load_settings, host.is_cancelled)
+            # As while it works: another address may be set, or the run be cancelled.
+            check.start()
             sleep_until(read_boot_clock() + _RECONNECT_S[min(failures, len(_RECONNECT_S) - 1)])
             failures += 1
+            settings = check.settings or settings
+            if check.is_cancelled:
+                state.is_cancelled = True
+                return
 
 
 class _LiveSession:

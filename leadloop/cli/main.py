@@ -24,6 +24,9 @@ def main() -> None:
     describe_lost_output = install_tolerant_streams()
     # SIGTERM as Ctrl-C: a KeyboardInterrupt lets a command record what it has done.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A terminal that is closed too, unless nohup has it ignored.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     code, message = run_app()
     if message:
         lines = map(escape_unprintable, message.splitlines())

@@ -17,6 +17,7 @@ neither. The supervisor waits until users.lock is free, stops the server and end
 
 import fcntl
 import json
+import math
 import os
 import signal
 import socket
@@ -162,28 +163,30 @@ def _start_server(directory: Path, spec: ServerSpec) -> Mapping[str, str]:
 def _leave_server(directory: Path, users: IO[str]) -> None:
     """Release this process's share; after the last one, return when the server has ended."""
     fcntl.flock(users, fcntl.LOCK_UN)
-    # Blocks while the supervisor stops the server; a killed supervisor releases its lock too.
-    fcntl.flock(users, fcntl.LOCK_SH)
-    try:
-        fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return  # other processes use the server
-    fcntl.flock(users, fcntl.LOCK_UN)
-    if not _wait_for_end(directory):
-        # Only a supervisor that was killed itself leaves the server running.
-        with suppress(ProcessLookupError):
-            os.killpg(int((directory / _PID_FILE).read_text()), signal.SIGKILL)
-        # The server's own processes end after it, and the next user must not join them.
-        _wait_for_end(directory)
-
-
-def _wait_for_end(directory: Path) -> bool:
-    """Wait until the server has ended; return False if it has not after some 20 seconds."""
     deadline = time.monotonic() + _ORPHAN_TIMEOUT_S
     while _is_server_alive(directory):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
+        if _can_lock(users, fcntl.LOCK_EX):
+            # Nobody has the lock. The supervisor is about to take it, unless it was killed itself.
+            if time.monotonic() > deadline:
+                with suppress(ProcessLookupError):
+                    os.killpg(int((directory / _PID_FILE).read_text()), signal.SIGKILL)
+                deadline = math.inf
+            time.sleep(0.02)
+        elif _can_lock(users, fcntl.LOCK_SH):
+            return  # other processes use the server
+        else:
+            # The supervisor stops the server; a killed one releases its lock too.
+            fcntl.flock(users, fcntl.LOCK_SH)
+            fcntl.flock(users, fcntl.LOCK_UN)
+
+
+def _can_lock(file: IO[str], kind: int) -> bool:
+    """Return whether a lock could be taken at once; it is released again."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(file, fcntl.LOCK_UN)
     return True
 
 
