@@ -16,7 +16,7 @@ from db.schema import expand_macros
 from db.source import SourceTable, Staging, cast_column, open_reader_transaction, translate_errors
 from db.unreadable_rows import is_data_error
 from leadloop.core.opt_out_rows import MAX_NUMBER_LENGTH
-from leadloop.core.source_requirements import NamedSource
+from leadloop.core.source_requirements import MAX_LEAD_ID_LENGTH, NamedSource
 
 #: In `suppressed_numbers`, the lead id of a number that an opt-out source names.
 NO_LEAD = ""
@@ -67,10 +67,12 @@ _STAGE_CHANGES = tuple(
         """
 CREATE TEMPORARY TABLE opt_out_entries (entry bytea PRIMARY KEY, lead_id text, phone_number text)
 """,
-        """
+        # An id that is too long is refused by its row; an index refuses it, and all others with it.
+        f"""
 INSERT INTO pg_temp.opt_out_entries
 SELECT DISTINCT ON (entry) entry, lead_id, phone_number
-  FROM (SELECT sha256(convert_to('lead ' || lead_id, 'UTF8')) AS entry, lead_id,
+  FROM (SELECT sha256(convert_to('lead ' || lead_id, 'UTF8')) AS entry,
+               left(lead_id, {MAX_LEAD_ID_LENGTH} + 1) AS lead_id,
                CAST(NULL AS text) AS phone_number
           FROM pg_temp.opt_out_rows WHERE lead_id <> ''
         UNION ALL
@@ -389,6 +391,18 @@ def read_digest(
                 raise
             return None
     return f"{table.relation} {region} {digest}"
+
+
+def read_staged_digest(connection: Connection, table: SourceTable, region: str) -> str:
+    """Return the digest of the rows that were staged.
+
+    It differs from that of the source where the source changed in between, or another server
+    answered.
+    """
+    query = _DIGEST.format(
+        row=", ".join(OPT_OUT_STAGING.columns), relation=f"pg_temp.{OPT_OUT_STAGING.table}"
+    )
+    return f"{table.relation} {region} {connection.scalar(text(query))}"
 
 
 def counts_no_row(digest: str | None) -> bool:

@@ -238,7 +238,6 @@ class _OptOutSync:
         ):
             self._lock(connection)
             table = source.inspect_source(reader, self._named)
-            # Before the rows: what is written in between shows as a change later.
             with self._look.reading():
                 digest = _read_digest(reader, self._named, table, self._campaign.default_region)
             taken, unreadable = 0, UnreadableRows()
@@ -248,6 +247,10 @@ class _OptOutSync:
                         reader, connection, self._database, self._campaign, table
                     )
                 source.clear_read_timeout(connection)
+                with connection.begin():
+                    staged = opt_out_source.read_staged_digest(
+                        connection, table, self._campaign.default_region
+                    )
                 taken = self._apply(connection)
                 with connection.begin():
                     if not unreadable.count:
@@ -258,9 +261,11 @@ class _OptOutSync:
                         " put on record, because other connections lock their rows (pg_locks shows"
                         " which); all others are; end those connections and run this again"
                     )
+                # If the source changed in between, the next look has to read it again.
+                read = digest if staged == digest else None
                 with connection.begin():
                     opt_out_source.record_read(
-                        connection, self._id, digest=digest, unreadable=unreadable.count
+                        connection, self._id, digest=read, unreadable=unreadable.count
                     )
             self._warn(connection, unreadable)
         if taken:

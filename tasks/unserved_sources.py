@@ -1,15 +1,15 @@
-"""Opt-out sources of campaigns whose account cannot be used here.
+"""Opt-out sources of campaigns whose account cannot be used here, or is paused.
 
 A phone number that such a source names is suppressed in the campaigns of all accounts. To read it
-takes the database alone, so no number waits for the login of its campaign.
+takes the database alone, so no number waits for the login of its campaign, or for its vendor.
 """
 
 from functools import partial
 
-from db import campaigns
+from db import campaigns, rate_limit
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
-from tasks.accounts import find_unserved
+from tasks.accounts import find_unserved, has_several_accounts
 from tasks.context import ApiContext, CampaignRun, DatabaseContext, translate_unexpected
 from tasks.opt_out_sync import take_opt_outs
 
@@ -21,12 +21,19 @@ def read_unserved_sources(context: ApiContext) -> None:
     logged, and becomes a problem as any other.
     """
     selected = DatabaseContext.select_campaigns(context, None, campaigns.select_for_disable)
-    unserved = find_unserved(context.settings, selected)
+    left_alone = {*find_unserved(context.settings, selected), *_list_paused_accounts(context)}
     for campaign in selected:
-        if campaign.account in unserved and campaign.opt_out_source is not None:
+        if campaign.account in left_alone and campaign.opt_out_source is not None:
             context.host.run_step(
                 "read-opt-outs", [campaign.campaign_id], partial(_read_source, context, campaign)
             )
+
+
+def _list_paused_accounts(context: ApiContext) -> list[str]:
+    """Return the accounts that a run of several leaves out while the vendor asks for a pause."""
+    if not has_several_accounts(context.settings):
+        return []
+    return context.database.retry(rate_limit.list_paused_accounts)
 
 
 def _read_source(context: ApiContext, campaign: Campaign) -> None:
@@ -37,7 +44,7 @@ def _read_source(context: ApiContext, campaign: Campaign) -> None:
             if taken := take_opt_outs(run):
                 context.log.info(
                     "campaign %s: opt-outs taken from its opt-out source, which are sent once its"
-                    " account has a login: %d",
+                    " account can be used: %d",
                     *(campaign.campaign_id, taken),
                 )
     except LeadloopError as error:

@@ -791,3 +791,36 @@ def test_the_source_of_leads_is_none_of_opt_outs(crm: Database) -> None:
     """A name that was copied would opt everybody out."""
     with pytest.raises(Exception, match="campaigns_opt_out_source_is_another"):
         sql.execute(crm, "UPDATE leadloop.campaigns SET source = 'crm.out'")
+
+
+def test_rows_that_are_away_while_they_are_copied_are_read_again(
+    crm: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The team's reload, or a second server, had no row at that moment: the digest is the same."""
+    factories.add_leads(crm, "a")
+    push_leads()
+    opt_out(crm, "a")
+    stage = opt_out_sync.stage_opt_outs
+
+    def stage_during_a_reload(*given: Any) -> Any:
+        sql.execute(crm, "DELETE FROM crm.out")
+        staged = stage(*given)
+        opt_out(crm, "a")
+        return staged
+
+    monkeypatch.setattr(opt_out_sync, "stage_opt_outs", stage_during_a_reload)
+    assert disable_leads()["disabled"] == 0
+    monkeypatch.setattr(opt_out_sync, "stage_opt_outs", stage)
+    assert disable_leads()["disabled"] == 1
+    assert disabled(vendor) == {"a"}
+
+
+def test_an_id_of_any_length_holds_up_no_others(crm: Database, vendor: SandboxHandle) -> None:
+    """No index takes it: it is refused alone."""
+    factories.add_leads(crm, "a")
+    push_leads()
+    opt_out(crm, "".join(chr(0x4E00 + number * 7919 % 20000) for number in range(9000)))
+    opt_out(crm, "a")
+    assert disable_leads()["disabled"] == 1
+    refused = "SELECT reason FROM leadloop.opt_out_source_rows WHERE reason IS NOT NULL"
+    assert sql.fetch_value(crm, refused).endswith("lead_id: more than 255 characters")

@@ -74,3 +74,28 @@ def test_a_run_that_names_campaigns_reads_no_others(
     """It does what it was asked for."""
     disable_leads(["C1"])
     assert sql.fetch_rows(database, "SELECT * FROM leadloop.opt_out_source_reads") == []
+
+
+def test_the_source_of_a_paused_account_is_read(
+    database: Database, vendor: SandboxHandle, emea: SandboxHandle
+) -> None:
+    """Its vendor asks for a pause for which runs leave its campaigns out."""
+    named = factories.build_lead("a")
+    sql.execute(database, "CREATE SCHEMA crm; CREATE TABLE crm.out (phone_number text)")
+    factories.add_campaign(database, "C1")
+    factories.add_campaign(database, "C2", account="emea", opt_out_source="crm.out")
+    factories.add_leads(database, factories.build_lead("z"), campaign="C2")
+    push_leads()
+    sql.execute(
+        database,
+        """INSERT INTO crm.out VALUES (:number);
+           UPDATE leadloop.rate_slots SET free_at = clock_timestamp() + interval '1 hour'
+            WHERE account = 'emea' AND slot = 0""",
+        number=named["phone_number"],
+    )
+    factories.add_leads(database, named, campaign="C1")
+    before = len(emea.requests)
+    disable_leads()
+    push_leads()
+    assert sql.fetch_statuses(database, "C1") == {"a": "cancelled"}
+    assert len(emea.requests) == before
