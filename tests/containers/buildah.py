@@ -80,4 +80,6 @@ def run_command(
     """Return the command line that runs a command in a container, as the image's user."""
     options = [f"--env={name}={value}" for name, value in environment.items()]
     options += [f"--volume={source}:{target}" for source, target in volumes.items()]
-    return [*_BUILDAH, "run", "--isolation", "chroot", *options, container, "--", *command]
+    # Hosts without a mount: the end of one command would take those of others away.
+    options += ["--isolation", "chroot", "--no-hosts"]
+    return [*_BUILDAH, "run", *options, container, "--", *command]

@@ -49,9 +49,8 @@ class Stack:
         self._entrypoint = inspect_image()["Entrypoint"]
         passwords = {"DATABASE_PASSWORD": "d-secret", "PREFECT_PASSWORD": "p-secret"}
         self.compose = read_compose(passwords)
-        hosts = directory / "hosts"
+        hosts = Path(call_buildah("mount", container), "etc/hosts")
         hosts.write_text(f"127.0.0.1 localhost {' '.join(self.compose['services'])}\n")
-        self._hosts = {hosts: "/etc/hosts:ro"}
 
     def command(self, name: str, *command: str) -> list[str]:
         """Return the command line of a service, or of another command in it."""
@@ -59,7 +58,7 @@ class Stack:
         environment = dict(service.get("environment", {}))
         if "env_file" in service:
             environment |= _SANDBOX
-        volumes = dict(self._hosts)
+        volumes: dict[Path, str] = {}
         for volume in service.get("volumes", ()):
             source, _, target = volume.partition(":")
             volumes[self._make_volume(source)] = target
