@@ -295,13 +295,14 @@ class BatchClaimer:
         Raises:
             Fenced: another run has declared this one dead.
         """
-        if not batch.permit.is_expired:
-            return batch
-        with self.release_on_error(batch):
-            self._run.context.limiter.release_slot(batch.permit.slot)
-        kept = self.reclaim(batch)
-        self._quota.give_back(len(batch.leads) - len(kept.leads))
-        return kept
+        # A look at the campaign's opt-outs may outlast the new permit; the next one comes later.
+        while batch.leads and batch.permit.is_expired:
+            with self.release_on_error(batch):
+                self._run.context.limiter.release_slot(batch.permit.slot)
+            kept = self.reclaim(batch)
+            self._quota.give_back(len(batch.leads) - len(kept.leads))
+            batch = kept
+        return batch
 
     def reclaim(self, batch: ClaimedBatch) -> ClaimedBatch:
         """Claim the batch's leads for one more request, except those that must not be sent now.

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from db import campaigns, create_holds, opt_out_source
 from db.create_holds import CreateHold
-from db.database import Connection, Database
+from db.database import Connection, Database, DatabaseError
 from leadloop.core.errors import RunError, UsageError
 from leadloop.settings import Settings
 from tasks.context import ApiContext, CampaignRun
@@ -78,6 +78,7 @@ def report_restore(
 
     Raises:
         UsageError: an unknown campaign, or there is no campaign.
+        RunError: creates are held, but the opt-outs of a table could not be taken again.
     """
 
     def hold(connection: Connection) -> list[CreateHold]:
@@ -85,10 +86,18 @@ def report_restore(
         if not campaigns.list_campaigns(connection, campaign_ids, settings.campaign_rules()):
             raise UsageError("there is no campaign to hold in leadloop.campaigns")
         create_holds.hold_creates(connection, campaign_ids, _RESTORED)
-        opt_out_source.forget_unfounded(connection, region=settings.default_region)
         return create_holds.list_holds(connection, campaign_ids)
 
-    return database.retry(hold)
+    # Committed first: the rest waits for reads of opt-out sources.
+    holds = database.retry(hold)
+    try:
+        database.run(opt_out_source.forget_unfounded, region=settings.default_region)
+    except DatabaseError as error:
+        raise RunError(
+            "creates are held, but opt-outs that the restore has lost are not taken again yet:"
+            f" {error}; run the same command again"
+        ) from None
+    return holds
 
 
 def release_held(

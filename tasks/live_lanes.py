@@ -14,6 +14,7 @@ from leadloop.core.boot_clock import read_boot_clock
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError, RunError
 from tasks.context import ApiContext, translate_unexpected
+from tasks.disable import READ_OPT_OUTS
 from tasks.jobs import CampaignExecution, JobSpec
 
 #: Counts of a job that show that it has done something.
@@ -61,6 +62,9 @@ class EndedErrand:
         """Whether it may run again at once."""
         if self.error is not None:
             return False
+        # Looks at opt-out sources have a pace of their own: a change without an opt-out is none.
+        if self.errand.spec is READ_OPT_OUTS:
+            return True
         return not self.counts or any(self.counts.get(name) for name in PROGRESS)
 
 

@@ -9,7 +9,7 @@ from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import RunError, UsageError
 from leadloop.core.unseen_characters import is_clean_id
 from leadloop.settings import Settings
-from tasks.source_sync import ComparedSource, compare_source
+from tasks.source_sync import HIDDEN_ROWS, ComparedSource, compare_source
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +122,10 @@ def _count_left(compared: ComparedSource, campaign: Campaign) -> LeftLeads:
             f"rows of the campaign's source cannot be read: {compared.unreadable.count},"
             f" {compared.unreadable}; theirs may be among the leads, so nobody has opted out:"
             " correct these rows first"
+        )
+    if compared.is_hidden:
+        raise RunError(
+            f"the campaign's source {campaign.source} {HIDDEN_ROWS}, so nobody has opted out"
         )
     with compared.connection.begin():
         total = source_removals.count_leads(compared.connection, campaign.campaign_id)

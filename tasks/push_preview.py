@@ -55,7 +55,7 @@ def preview_push(
         unreadable = UnreadableRows()
         if leads_named is not None:
             with open_source_database(settings, database) as reader:
-                unreadable = stage_source(reader, connection, leads_named, warn)
+                unreadable = stage_source(reader, connection, leads_named, warn).unreadable
             with source.translate_comparison_errors(leads_named), database.translate_errors():
                 _, unconvertible = without_unconvertible(
                     connection, partial(push_preview.check_convertible, connection)

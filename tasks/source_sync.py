@@ -57,12 +57,20 @@ def open_source_database(settings: Settings, database: Database) -> Iterator[Dat
         yield reader
 
 
+@dataclass(frozen=True, kw_only=True)
+class StagedSource:
+    """What was not copied of a source: rows that cannot be read, or maybe all rows."""
+
+    unreadable: UnreadableRows
+    is_hidden: bool
+
+
 def stage_source(
     reader: Database,
     connection: Connection,
     named: LeadSource,
     warn: Callable[[str], None] | None = None,
-) -> UnreadableRows:
+) -> StagedSource:
     """Copy the rows of a campaign's source to a staging table of the connection.
 
     Args:
@@ -71,17 +79,13 @@ def stage_source(
         named: the source.
         warn: is called if there is no row, and row level security may be the reason.
 
-    Returns:
-        The rows that could not be read and were left out.
-
     Raises:
         SourceError: the source cannot be used, or cannot be read in time.
     """
     table = source.inspect_source(reader, named)
     unreadable = source.stage_source_rows(reader, connection, named, table, LEAD_STAGING)
-    if warn is not None:
-        warn_if_hidden(reader, connection, named, table, LEAD_STAGING, warn)
-    return unreadable
+    is_hidden = warn_if_hidden(reader, connection, named, table, LEAD_STAGING, warn)
+    return StagedSource(unreadable=unreadable, is_hidden=is_hidden)
 
 
 def warn_if_hidden(
@@ -90,11 +94,14 @@ def warn_if_hidden(
     named: NamedSource,
     table: SourceTable,
     staging: Staging,
-    warn: Callable[[str], None],
-) -> None:
-    """Warn if a source has shown no row, and row level security may be the reason."""
-    if not has_staged_rows(connection, staging.table) and source.hides_rows(reader, named, table):
+    warn: Callable[[str], None] | None,
+) -> bool:
+    """Return whether a source has shown no row, maybe by row level security; warn if so."""
+    if has_staged_rows(connection, staging.table) or not source.hides_rows(reader, named, table):
+        return False
+    if warn is not None:
         warn(f"{named} {HIDDEN_ROWS}")
+    return True
 
 
 def sync_source(run: CampaignRun[ApiContext]) -> SyncCounts:
@@ -169,12 +176,16 @@ class Removals:
 
 @dataclass(frozen=True, kw_only=True)
 class ComparedSource:
-    """A campaign's leads, compared with its source; `connection` has the differences."""
+    """A campaign's leads, compared with its source; `connection` has the differences.
+
+    `is_hidden`: the source shows no row, and row level security may be the reason.
+    """
 
     connection: Connection
     campaign: Campaign
     diff: SourceDiff
     unreadable: UnreadableRows
+    is_hidden: bool
 
     def decide_removals(self) -> Removals | None:
         """Decide on the leads that were sent and have lost their row.
@@ -182,7 +193,7 @@ class ComparedSource:
         Returns:
             None if the campaign keeps them, or if rows cannot be read: theirs may be among these.
         """
-        if self.campaign.on_source_removal != "opt_out" or self.unreadable.count:
+        if self.campaign.on_source_removal != "opt_out" or self.unreadable.count or self.is_hidden:
             return None
         removed, campaign_id = self.diff.left_source, self.campaign.campaign_id
         with self.connection.begin():
@@ -250,7 +261,7 @@ def compare_source(
         source.set_read_limits(connection, named.timeout_s)
         # Lock before reading: a run that reads first would otherwise write last.
         _lock_source(database, campaign, connection)
-        unreadable = stage_source(reader, connection, named, warn)
+        staged = stage_source(reader, connection, named, warn)
         with source.translate_comparison_errors(named), database.translate_errors():
             diff, unconvertible = without_unconvertible(
                 connection,
@@ -265,7 +276,8 @@ def compare_source(
             connection=connection,
             campaign=campaign,
             diff=diff,
-            unreadable=unreadable + unconvertible,
+            unreadable=staged.unreadable + unconvertible,
+            is_hidden=staged.is_hidden,
         )
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
+from db import opt_out_source, session_settings
 from db.database import Database
-from leadloop.core.errors import UsageError
+from leadloop.core.errors import RunError, UsageError
 from leadloop.sandbox import SandboxHandle
 from leadloop.settings import Settings
 from tasks.held_creates import release_held, report_restore
@@ -260,6 +261,23 @@ def test_a_report_of_a_restore_is_idempotent(database: Database, vendor: Sandbox
     assert both[0] == first
     with pytest.raises(UsageError, match="unknown campaign C3"):
         report_restore(database, Settings.load(), ["C3"])
+
+
+def test_creates_are_held_while_an_opt_out_source_is_read(
+    database: Database, vendor: SandboxHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the restore has lost of it is taken again later; no lead is sent meanwhile."""
+    sql.execute(database, "CREATE SCHEMA crm; CREATE TABLE crm.out (lead_id text)")
+    factories.add_campaign(database, opt_out_source="crm.out")
+    factories.add_leads(database, "a")
+    ours = session_settings.SESSION_SETTINGS.replace("lock_timeout = '30s'", "lock_timeout = '1s'")
+    monkeypatch.setattr(session_settings, "SESSION_SETTINGS", ours)
+    with database.dedicated() as reading:
+        opt_out_source.lock_opt_out_source(reading, "C1")
+        with pytest.raises(RunError, match="creates are held, but opt-outs that the restore"):
+            report_restore(database, Settings.load(), [])
+    push_is_held()
+    assert len(report_restore(database, Settings.load(), [])) == 1
 
 
 def test_a_person_may_come_before_any_run(forgetful: Database, vendor: SandboxHandle) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from db.database import Database
 from leadloop.core.errors import RunError, UsageError
@@ -193,3 +194,25 @@ def test_a_campaign_without_a_source_has_none_that_left(crm: Database) -> None:
     sql.execute(crm, "UPDATE leadloop.campaigns SET source = NULL")
     with pytest.raises(UsageError, match="campaign C1 has no source"):
         opt_out_left(crm, Settings.load(), "C1", agree)
+
+
+def test_nobody_opts_out_while_row_level_security_hides_all_rows(
+    crm: Database, vendor: SandboxHandle, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All rows look as if they had left; a person cannot agree to that either."""
+    send(crm, 3)
+    url = make_url(database_url)
+    login = f"reads_{url.database}"
+    sql.execute(
+        crm,
+        f"CREATE ROLE {login} LOGIN; GRANT USAGE ON SCHEMA crm TO {login};"
+        f" GRANT SELECT ON crm.people TO {login}; ALTER TABLE crm.people ENABLE ROW LEVEL SECURITY",
+    )
+    reader = url.set(username=login).render_as_string(hide_password=False)
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", reader)
+    push_leads()
+    assert (count(crm)[0], held(crm)) == (0, 0)
+    with pytest.raises(RunError, match="row level security applies"):
+        opt_out_left(crm, Settings.load(), "C1", agree)
+    assert count(crm)[0] == 0
+    sql.execute(crm, f"DROP OWNED BY {login}; DROP ROLE {login}")
