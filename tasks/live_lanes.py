@@ -62,7 +62,7 @@ class EndedErrand:
         """Whether it may run again at once."""
         if self.error is not None:
             return False
-        # Looks at opt-out sources have a pace of their own: a change without an opt-out is none.
+        # `OptOutLooks` paces them, and a source may change without a new opt-out.
         if self.errand.spec is READ_OPT_OUTS:
             return True
         return not self.counts or any(self.counts.get(name) for name in PROGRESS)

@@ -28,8 +28,8 @@ from leadloop.local.shared_server import (
 )
 
 _READY_TIMEOUT_S = 180.0
-# A worker says good-bye to the server, and kills its runs then. One that is killed before leaves
-# them at work, as they are made to outlive it.
+# A worker ends its connections to the server, and then kills its runs. One that is killed before
+# leaves them at work, as they are made to outlive it.
 _WORKER_STOP_TIMEOUT_S = 60.0
 _HOST = "127.0.0.1"
 _LOG = "log"
