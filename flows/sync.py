@@ -35,7 +35,7 @@ from tasks.context import (
     translate_unexpected,
 )
 from tasks.disable import DISABLE
-from tasks.jobs import CampaignsFailed, JobSpec, sum_counts
+from tasks.jobs import CampaignsFailed, JobSpec, find_paused_accounts, sum_counts
 from tasks.poll import POLL
 from tasks.push import PUSH
 
@@ -135,6 +135,7 @@ def _record_all(
 ) -> Iterator[None]:
     """Write one row for all campaigns of an account; the end of the block writes how it ended."""
     accounts = list(group_by_account(selected)) or [context.account_name]
+    paused = find_paused_accounts(context, selected)
     with ExitStack() as stack:
         rows = [
             stack.enter_context(cover_campaigns(context, "sync-leads", account))
@@ -145,6 +146,8 @@ def _record_all(
         finally:
             for account, row in zip(accounts, rows, strict=True):
                 row.counts.update(_count_stages(summary, selected, account))
+                # The stages leave it out: this row must not stand for their work.
+                row.error = row.error or paused.get(account)
 
 
 def _count_stages(

@@ -142,7 +142,8 @@ class JobSpec(Generic[C]):
         find_due: finds, for all campaigns at once, those in which the job may have anything to do
             or to count; None: all. A run that names campaigns does not ask.
         min_chunk: the smallest chunk, in units of work.
-        finish_all: is called after the last chunk of a run that names no campaign.
+        finish_all: is called after the last chunk of a run that names no campaign, with the
+            accounts that were left out because of a pause.
     """
 
     flow: str
@@ -153,7 +154,7 @@ class JobSpec(Generic[C]):
     select: SelectCampaigns = campaigns.select_campaigns
     find_due: FindDue[C] | None = None
     min_chunk: int = 20
-    finish_all: Callable[[C], None] | None = None
+    finish_all: Callable[[C, Set[str]], None] | None = None
 
 
 class CampaignsFailed(RunError):
@@ -191,6 +192,7 @@ class JobRunner(Generic[C]):
         self._find_due = None if ids else spec.find_due
         self._finish_all = None if ids else spec.finish_all
         self._executions: list[CampaignExecution[C]] = []
+        self._left_out: set[str] = set()
         # What was counted of campaigns without a job.
         self._counted: dict[str, dict[str, int]] = {}
 
@@ -219,7 +221,7 @@ class JobRunner(Generic[C]):
             on_started([each.job for each in self._executions if each.job is not None])
             self._run_round_robin()
             if self._finish_all is not None:
-                self._finish_all(self._context)
+                self._finish_all(self._context, self._find_paused())
         finally:
             for each in self._executions:
                 each.finish_if_open()
@@ -263,15 +265,19 @@ class JobRunner(Generic[C]):
 
     def _is_left_out(self, account: str, group: Sequence[Campaign]) -> bool:
         """Return whether an account is paused for so long that it is left to a later run."""
-        if not group or not has_several_accounts(self._context.settings):
+        error = find_paused_accounts(self._context, group).get(account)
+        if error is None:
             return False
-        pause_s = _find_pause_s(self._context.for_campaign(group[0]))
-        if pause_s <= PATIENCE_S:
-            return False
-        self._context.log.warning("%s", AccountPaused(account, pause_s))
+        self._left_out.add(account)
+        self._context.log.warning("%s", error)
         nothing = dict.fromkeys([*self._spec.counts, "requests"], 0)
         self._counted |= {each.campaign_id: dict(nothing) for each in group}
         return True
+
+    def _find_paused(self) -> Set[str]:
+        """Return the accounts whose part was left out, or ended, because of a pause."""
+        ended = [each for each in self._executions if isinstance(each.error, AccountPaused)]
+        return self._left_out | {each.campaign.account for each in ended}
 
     def _open_due_rows(self, account: str, group: Sequence[Campaign], find_due: FindDue[C]) -> None:
         """Write the covering row of an account, and the rows of its campaigns that are due."""
@@ -368,6 +374,23 @@ def _find_pause_s(context: DatabaseContext) -> float:
         return context.find_pause_s()
     except DatabaseError:
         return 0.0
+
+
+def find_paused_accounts(
+    context: DatabaseContext, selected: Sequence[Campaign]
+) -> dict[str, AccountPaused]:
+    """Return the accounts that a run of several leaves out now because of a pause, and why."""
+    if not has_several_accounts(context.settings):
+        return {}
+    pauses = {
+        account: _find_pause_s(context.for_campaign(group[0]))
+        for account, group in group_by_account(selected).items()
+    }
+    return {
+        account: AccountPaused(account, pause_s)
+        for account, pause_s in pauses.items()
+        if pause_s > PATIENCE_S
+    }
 
 
 def _find_missing_rows(executions: Sequence["CampaignExecution[C]"]) -> RunError | None:

@@ -52,7 +52,7 @@ from tasks.jobs import DONE, MORE, ChunkResult, JobSpec, ask_database
 from tasks.lead_quota import LeadQuota
 from tasks.opt_out_sync import may_send
 from tasks.probes import read_campaign, watch_reads
-from tasks.rate_limiter import Permit
+from tasks.rate_limiter import AccountPaused, Permit
 from tasks.rejection_streak import MAX_ALIKE, RejectionStreak
 from tasks.retries import FruitlessAttempts, retry_later
 from tasks.send_pace import SendPace
@@ -514,6 +514,10 @@ class PushJob:
                 self._record_result(stated, error.batch_result.rejected)
             if unknown.leads:
                 raise
+        except AccountPaused:
+            # At a login, before the create or after a 401: nothing was created.
+            self._claimer.release_leads(self._claimer.claim_ref(batch))
+            raise
         except ApiError as error:
             if _may_be_a_lead(error):
                 reason = f"blocked by a firewall? {error.response}, and not the vendor's JSON"

@@ -4,36 +4,30 @@ A phone number that such a source names is suppressed in the campaigns of all ac
 takes the database alone, so no number waits for the login of its campaign, or for its vendor.
 """
 
+from collections.abc import Set
 from functools import partial
 
-from db import campaigns, rate_limit
+from db import campaigns
 from leadloop.core.campaign_rules import Campaign
 from leadloop.core.errors import LeadloopError
-from tasks.accounts import find_unserved, has_several_accounts
+from tasks.accounts import find_unserved
 from tasks.context import ApiContext, CampaignRun, DatabaseContext, translate_unexpected
 from tasks.opt_out_sync import take_opt_outs
 
 
-def read_unserved_sources(context: ApiContext) -> None:
+def read_unserved_sources(context: ApiContext, paused: Set[str]) -> None:
     """Take the opt-outs of all campaigns that are left alone; send nothing, and write no run.
 
     A row of a run would stand for disables that nobody sends. A source that cannot be read is
     logged, and becomes a problem as any other.
     """
     selected = DatabaseContext.select_campaigns(context, None, campaigns.select_for_disable)
-    left_alone = {*find_unserved(context.settings, selected), *_list_paused_accounts(context)}
+    left_alone = paused | find_unserved(context.settings, selected).keys()
     for campaign in selected:
         if campaign.account in left_alone and campaign.opt_out_source is not None:
             context.host.run_step(
                 "read-opt-outs", [campaign.campaign_id], partial(_read_source, context, campaign)
             )
-
-
-def _list_paused_accounts(context: ApiContext) -> list[str]:
-    """Return the accounts that a run of several leaves out while the vendor asks for a pause."""
-    if not has_several_accounts(context.settings):
-        return []
-    return context.database.retry(rate_limit.list_paused_accounts)
 
 
 def _read_source(context: ApiContext, campaign: Campaign) -> None:
