@@ -47,6 +47,27 @@ def test_sync_disables_first_and_does_all_three(database: Database, vendor: Sand
     assert sql.fetch_rows(database, states) == [{"state": "completed"}]
 
 
+def test_a_sync_that_leaves_a_paused_account_out_has_not_done_its_work(
+    database: Database, vendor: SandboxHandle, emea: SandboxHandle
+) -> None:
+    """Its row stands for disable, push and poll: that of the account is failed."""
+    factories.add_account_campaigns(database, "a")
+    push_leads()
+    sql.execute(
+        database,
+        """UPDATE leadloop.rate_slots SET free_at = clock_timestamp() + interval '1 hour'
+            WHERE account = 'emea' AND slot = 0""",
+    )
+    before = len(emea.requests)
+    sync_leads()
+    assert len(emea.requests) == before
+    rows = "SELECT account, state FROM leadloop.sync_runs WHERE flow = 'sync-leads' ORDER BY 1"
+    assert [tuple(row.values()) for row in sql.fetch_rows(database, rows)] == [
+        ("default", "completed"),
+        ("emea", "failed"),
+    ]
+
+
 def test_a_sync_states_once_which_campaigns_it_leaves_alone(
     database: Database,
     emea: SandboxHandle,

@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from db.database import Database
 from leadloop.sandbox import SandboxHandle
-from tests import factories
+from tests import factories, sql
 from tests.odd_reads import OddReads, run_odd_reads
 from tests.quirky_api import QuirkyApi, run_quirky_api
 from tests.window_readers import OpenedReader, open_reader, serve_results
@@ -58,3 +59,17 @@ def odd_reads(
     with run_odd_reads(vendor.url) as proxy:
         monkeypatch.setenv("LEADLOOP_API_URL", proxy.url)
         yield proxy
+
+
+@pytest.fixture
+def source_login(
+    environment: Path, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A login that reads sources, to which row level security applies; it has no right yet."""
+    url = make_url(database_url)
+    login = f"reads_{url.database}"
+    sql.execute(database, f"CREATE ROLE {login} LOGIN")
+    reader = url.set(username=login).render_as_string(hide_password=False)
+    monkeypatch.setenv("LEADLOOP_SOURCE_URL", reader)
+    yield login
+    sql.execute(database, f"DROP OWNED BY {login}; DROP ROLE {login}")

@@ -204,6 +204,26 @@ def test_a_long_pause_that_begins_in_a_run_ends_the_part_of_its_account(
     assert len(vendor.requests) == before
 
 
+def test_leads_refused_at_a_login_that_is_paused_are_new_again(
+    database: Database,
+    vendor: SandboxHandle,
+    emea: SandboxHandle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Their create met a 401, and the next login a long pause: none of them exists."""
+    factories.add_account_campaigns(database, "a")
+    monkeypatch.delenv("LEADLOOP_API_TOKEN")
+    for name in ("client_id", "client_secret", "username", "password"):
+        monkeypatch.setenv(f"LEADLOOP_{name.upper()}", getattr(vendor.rules, name))
+    vendor.add_fault(kind="status", when="before", route="create", status=401)
+    answer = {"status": 503, "headers": {"Retry-After": "3000"}}
+    vendor.add_fault(kind="status", when="before", route="token", nth=2, **answer)
+    with pytest.raises(CampaignsFailed, match="no request of account default is sent"):
+        push_leads()
+    assert sql.fetch_statuses(database, "C1") == {"a": "new"}
+    assert vendor.store.creations("C1") == {}
+
+
 def break_vendor(handle: SandboxHandle, _: pytest.MonkeyPatch) -> None:
     """Have the vendor of `default` answer nothing but a gateway's error."""
     handle.add_fault(kind="status", status=502, when="before")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from db import opt_out_source, session_settings
 from db.campaigns import select_campaigns
@@ -445,21 +445,13 @@ def test_while_it_cannot_be_read_nobody_is_sent(
 
 
 @pytest.fixture
-def limited(
-    crm: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Database]:
+def limited(crm: Database, source_login: str) -> Database:
     """A database whose sources are read by a login that row level security may apply to."""
-    url = make_url(database_url)
-    login = f"reads_{url.database}"
     sql.execute(
         crm,
-        f"CREATE ROLE {login} LOGIN; GRANT USAGE ON SCHEMA crm TO {login};"
-        f" GRANT SELECT ON crm.out TO {login}",
+        f"GRANT USAGE ON SCHEMA crm TO {source_login}; GRANT SELECT ON crm.out TO {source_login}",
     )
-    reader = url.set(username=login).render_as_string(hide_password=False)
-    monkeypatch.setenv("LEADLOOP_SOURCE_URL", reader)
-    yield crm
-    sql.execute(crm, f"DROP OWNED BY {login}; DROP ROLE {login}")
+    return crm
 
 
 def has_news() -> bool:
